@@ -32,7 +32,7 @@ from prognosis_dask.config.job import (
     SynthSection,
 )
 from prognosis_dask.features.dataset import read_features
-from prognosis_dask.features.schema import COVARIATE
+from prognosis_dask.features.registry import COVARIATE
 from prognosis_dask.modelling.folder import read_table
 from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.networks.grade_network import GradeNetwork

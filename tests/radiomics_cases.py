@@ -19,7 +19,7 @@ from prognosis_dask.errors import CaseError
 from prognosis_dask.imaging.geometry import one_thread
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.radiomics import RadiomicsParams, extract
-from prognosis_dask.radiomics.levels import MOST
+from prognosis_dask.radiomics.texture import MOST
 
 CLASSES = ("shape", "firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")
 

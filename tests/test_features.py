@@ -15,7 +15,7 @@ import xarray as xr
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem, StoreError
 from prognosis_dask.features.dataset import build_features, read_features, write_features
-from prognosis_dask.features.schema import documentation, variables
+from prognosis_dask.features.registry import documentation, variables
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.sources import dataset_source
 from prognosis_dask.storage.ledger import TaskResult

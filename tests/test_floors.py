@@ -37,7 +37,6 @@ FLOORS = (
     "volumes",
     "config",
     "publish",
-    "shipped",
     "objects",
     "arrays",
     "errors",

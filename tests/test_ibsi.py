@@ -23,8 +23,7 @@ from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
 from prognosis_dask.radiomics import extract
 from prognosis_dask.radiomics.ibsi import measure, morphology, names
-from prognosis_dask.radiomics.ibsi.filters import read_filter
-from prognosis_dask.radiomics.ibsi.prepare import Prepared
+from prognosis_dask.radiomics.ibsi.images import Prepared, read_filter
 from prognosis_dask.radiomics.params import DEFAULTS, RadiomicsParams
 from prognosis_dask.workflows.run import check_inputs
 

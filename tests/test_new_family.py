@@ -15,7 +15,7 @@ from prognosis_dask.config.job import SynthSection as Synth
 from prognosis_dask.config.radiomics import RadiomicsSection
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.features import registry
-from prognosis_dask.features.schema import documentation
+from prognosis_dask.features.registry import documentation
 from prognosis_dask.report.read import read_run
 from prognosis_dask.report.sections.features import families
 from tests.extent_family import EXTENT

@@ -21,8 +21,8 @@ from prognosis_dask.errors import CaseError, Code, JobError, collected_warnings
 from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
 from prognosis_dask.modelling.data.families import family_of
 from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, job_params, read_params, shape
-from prognosis_dask.radiomics.levels import FEWEST, MOST, warn_of_few
 from prognosis_dask.radiomics.parameter_file import unit
+from prognosis_dask.radiomics.texture import FEWEST, MOST, warn_of_few
 from tests.test_radiomics import execute
 
 PARAMS = Path(__file__).parents[1] / "jobs" / "params"

@@ -17,7 +17,7 @@ from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.runner import RETRY_AFTER, TASKS_PER_THREAD, Task, _Lanes, run_plan
 from prognosis_dask.execution.task import run_task
-from prognosis_dask.features import ahead
+from prognosis_dask.features import guard
 from prognosis_dask.storage.ledger import TaskResult
 from tests.dask_processes import wait_for
 from tests.runner_stages import (
@@ -140,17 +140,17 @@ def test_what_was_read_ahead_fails_warns_and_counts_for_its_own_case_alone() -> 
         warn(Code.MASK_GAPS, "slice 4 is empty")
         raise CaseError(Code.SLICE_GAP, "3.0 mm expected")
 
-    first, other = (ahead.Wanted("started", "run", "roi", name, "digest") for name in ("first", "other"))
+    first, other = (guard.Wanted("started", "run", "roi", name, "digest") for name in ("first", "other"))
     with collected_warnings() as said_meanwhile:
-        ahead.begin(first, read)
-        ahead.begin(other, lambda: "pixels")
+        guard.begin_ahead(first, read)
+        guard.begin_ahead(other, lambda: "pixels")
     assert said_meanwhile == []
-    ahead.keep([first, other._replace(digest="another")])
-    assert not ahead.is_begun("roi", "other")
+    guard.keep_ahead([first, other._replace(digest="another")])
+    assert not guard.is_read_ahead("roi", "other")
     with collected_warnings() as said, pytest.raises(CaseError, match="expected"):
-        ahead.take("roi", "first")
+        guard.take_ahead("roi", "first")
     assert [warning.code for warning in said] == [Code.MASK_GAPS]
-    assert not ahead.is_begun("roi", "first")
+    assert not guard.is_read_ahead("roi", "first")
 
 
 def test_a_bad_case_is_a_value_and_goes_no_further(client: Client, tmp_path: Path) -> None:

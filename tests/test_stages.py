@@ -64,7 +64,7 @@ def test_of_a_stage_that_a_run_has_not_its_cases_lack_nothing() -> None:
 def test_a_workers_child_imports_neither_statistics_nor_drawing_nor_dask_for_radiomics() -> None:
     """Each child of each worker pays for what it imports, once more whenever it is replaced."""
     heavy = {"scipy.stats", "scipy.interpolate", "scipy.optimize", "sklearn", "matplotlib", "distributed", "mxnet"}
-    said = f"import sys, prognosis_dask.features.measured; print(sorted({heavy} & sys.modules.keys()))"
+    said = f"import sys, prognosis_dask.features.roi; print(sorted({heavy} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

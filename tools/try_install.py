@@ -32,7 +32,7 @@ def of(name):
     except PackageNotFoundError: return "none"
 print(json.dumps({"python": sys.version.split()[0], **{name: of(name) for name in ("numpy", "mxnet", "torch")}}))
 """
-_SHIPPED = "from prognosis_dask.shipped import shipped; print(shipped('jobs'))"
+_SHIPPED = "from prognosis_dask.config.reading import shipped; print(shipped('jobs'))"
 
 
 def main() -> None:

@@ -25,9 +25,8 @@ from prognosis_dask.config.fields import (
     Window,
 )
 from prognosis_dask.config.radiomics import IbsiSection, MapsSection, RadiomicsSection
-from prognosis_dask.config.reading import build, expect, override, read_toml, resolve_paths
+from prognosis_dask.config.reading import build, expect, override, read_toml, resolve_paths, shipped
 from prognosis_dask.errors import JobError, expect_kind
-from prognosis_dask.shipped import shipped
 
 # Fields that a model specification has too.
 TimeUnit = Literal["", "days", "weeks", "months", "years"]

@@ -19,6 +19,18 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from prognosis_dask.config.fields import File, fault, keys_of, note_given, path_mark, split
 from prognosis_dask.errors import JobError, expect_kind
 
+_PACKAGE = Path(__file__).parents[1]
+
+
+def shipped(folder: str) -> Path:
+    """The folder ``jobs``, ``cluster`` or ``docs`` that came with the program.
+
+    An installed package holds copies in ``share/`` (see ``pyproject.toml``); in a checkout they lie beside the package.
+    """
+    installed = _PACKAGE / "share" / folder
+    return installed if installed.is_dir() else _PACKAGE.parent / folder
+
+
 Settings = TypeVar("Settings")
 
 #: Up to here whole numbers and their floats are the same; infinity is beyond.

@@ -24,8 +24,7 @@ import zarr
 from prognosis_dask.arrays import AnyArray, FloatArray
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem, StoreError, count
-from prognosis_dask.features.registry import families, stages
-from prognosis_dask.features.schema import COVARIATE, check_dataset, spec_of, variables
+from prognosis_dask.features.registry import COVARIATE, check_dataset, families, spec_of, stages, variables
 from prognosis_dask.features.stage import Columns, Family, Stage, VariableSpec
 from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.storage.ledger import TaskResult
@@ -44,7 +43,7 @@ def build_features(
     results: TaskResults,
     attributes: Mapping[str, Any] = MappingProxyType({}),
 ) -> xr.Dataset:
-    """Collect what the stages found into one labelled dataset, as :mod:`prognosis_dask.features.schema` describes it.
+    """Collect what the stages found into one labelled dataset, as :mod:`prognosis_dask.features.registry` describes it.
 
     Parameters
     ----------

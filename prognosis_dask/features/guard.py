@@ -1,17 +1,23 @@
-"""The work on one case, timed, and with every fault of it as part of its result."""
+"""The work on one case, timed, and with every fault of it as part of its result; what the next need, read meanwhile.
+
+What was read ahead, in a thread of the process, is for the next task or for nobody: a case that went elsewhere, and
+comes again, is read anew.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from prognosis_dask.cohort.case import Case
-from prognosis_dask.errors import CaseError, Code, Problem, PrognosisError, collected_warnings
+from prognosis_dask.errors import CaseError, Code, Problem, PrognosisError, collected_warnings, warn
 from prognosis_dask.storage.ledger import TaskResult, Values
 
 
@@ -76,3 +82,63 @@ def _read_mb() -> float:
     with suppress(OSError):
         return int(Path("/proc/self/io").read_text().split()[1]) / 1e6
     return math.nan
+
+
+_reader: list[ThreadPoolExecutor] = []
+_begun: dict[Wanted, Future[_Read]] = {}
+
+
+class Wanted(NamedTuple):
+    """What is read for one case by one stage of one run, for one start of its driver."""
+
+    started: str
+    folder: str
+    stage: str
+    case_id: str
+    digest: str
+
+
+class _Read(NamedTuple):
+    """What came of it, with what was said on the way."""
+
+    value: Any
+    error: Exception | None
+    said: list[Problem]
+
+
+def begin_ahead(wanted: Wanted, read: Callable[[], object]) -> None:
+    """Have something read meanwhile."""
+    if not _reader:
+        _reader.append(ThreadPoolExecutor(1, thread_name_prefix="ahead"))
+    if wanted not in _begun:
+        _begun[wanted] = _reader[0].submit(_whole, read)
+
+
+def keep_ahead(wanted: Collection[Wanted]) -> None:
+    """Forget what is none of these."""
+    for one in set(_begun).difference(wanted):
+        _begun.pop(one).cancel()
+
+
+def is_read_ahead(stage: str, case_id: str) -> bool:
+    """Whether it has been read ahead for a case of this task, or is being read."""
+    return any((wanted.stage, wanted.case_id) == (stage, case_id) for wanted in _begun)
+
+
+def take_ahead(stage: str, case_id: str) -> Any:
+    """What was read, once it is there; warnings and errors as if it had been read just now."""
+    (wanted,) = (wanted for wanted in _begun if (wanted.stage, wanted.case_id) == (stage, case_id))
+    value, error, said = _begun.pop(wanted).result()
+    for warning in said:
+        warn(warning.code, warning.reason, where=warning.where)
+    if error is not None:
+        raise error
+    return value
+
+
+def _whole(read: Callable[[], object]) -> _Read:
+    with collected_warnings() as said:
+        try:
+            return _Read(read(), None, said)
+        except Exception as error:  # it is the case's, whose turn has not come
+            return _Read(None, error, said)

@@ -1,22 +1,38 @@
-"""The stage of the region of interest: read and crop each case, cut its frames, store both; work on a stored crop."""
+"""The stages of a region of interest: read, cropped and stored; pyradiomics' features, IBSI's, and maps of features.
+
+Features are measured on each case's crop, and on its files where the crop does not suffice: their values are those of
+the full image, however much of it the crop holds. Maps are computed on the files, and ``maps/`` keeps the images. One
+folder per case, named by the first 12 hex digits of the SHA-256 of the case_id::
+
+    NAME.nrrd          the map of one feature, over the mask's box and the neighbourhood around it
+    case.json          case_id, the names of the maps, the SHA-256 of every file, and the digest of the stage that made
+                       them, so that what another run wrote late is not taken for this one's
+
+A folder is written aside and published by one rename; in a bucket all objects are written at once.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case
+from prognosis_dask.config.job import Job
 from prognosis_dask.errors import Code, warn
 from prognosis_dask.features.guard import Stopwatch
-from prognosis_dask.features.stage import StageContext, Work
+from prognosis_dask.features.stage import Columns, StageContext, Work, described, described_settings
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import MOST_BEYOND, Roi, crop_roi, grid_of, make_frames
-from prognosis_dask.radiomics import RadiomicsParams, column_names
-from prognosis_dask.storage.brains import BrainStore, MaskStore
-from prognosis_dask.storage.ledger import Values
+from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, unit
+from prognosis_dask.radiomics.maps import expect_maps, feature_maps, write_nrrd
+from prognosis_dask.radiomics.parameter_file import read_params
+from prognosis_dask.radiomics.params import OTHERS
+from prognosis_dask.radiomics.texture import warn_of_few
+from prognosis_dask.storage.brains import BrainStore, ImageStore, MaskStore, is_of_another_run
+from prognosis_dask.storage.ledger import TaskResult, Values
 from prognosis_dask.storage.rois import RoiStore
 
 
@@ -107,3 +123,101 @@ def _warn_of_one_slice(params: RadiomicsParams) -> None:
     solid = any("original_shape_" in name for name in column_names(params))
     more = ", and its shape in three dimensions is as thick as the slice" if solid else ""
     warn(Code.MASK_ONE_SLICE, f"the mask lies on one slice: its features are those of a plane{more}")
+
+
+class RadiomicsWork(CropWork):
+    """The features of pyradiomics, by the parameters of each modality."""
+
+    def inputs(self, context: StageContext, modality: str) -> tuple[object, ...]:
+        return context.radiomics.of(modality).identity
+
+    def warm(self, context: StageContext) -> None:
+        for _, params in context.radiomics.by_modality:
+            column_names(params)
+
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> Values:
+        roi: Roi = self.held(case, context, watch)
+        read_full = partial(read_case, case, context, full=True, seconds=watch.seconds)
+        params, levels = context.radiomics.of(case.modality), dict[str, int]()
+        with watch.step("radiomics"):
+            values = extract(roi, params, read_full, levels=levels)
+        for part, one in params.parts:
+            own = {name: count for name, count in levels.items() if name.rpartition(".")[0] == part}
+            warn_of_few(own, one.settings, case.modality)
+        return {"values": [values[name] for name in column_names(params)]}
+
+    def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
+        """Each feature that some modality has, with its unit; those of each in the order of its own parameters."""
+        own = {modality: column_names(context.radiomics.of(modality)) for modality in sorted(modalities)}
+        return Columns({name: unit(name) for names in own.values() for name in names}, of_modality=own)
+
+    def meaning(self, context: StageContext) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for modality, params in context.radiomics.by_modality:
+            of = "" if modality == OTHERS else f".{modality}"
+            more = {name: one.content for name, one in params.more}
+            settings = {"version": self.stage.version, **params.content, **more}
+            found |= described(f"radiomics.parameters{of}", settings, self.stage.version, *params.identity)
+        return found | described_settings("radiomics.image", context.job, self.stage.settings)
+
+
+class MapsWork(Work):
+    """Compute and keep the maps of each case; no feature comes of them."""
+
+    def check(self, job: Job) -> None:
+        expect_maps(read_params(job.maps.params, "maps.params"))
+
+    def inputs(self, context: StageContext, modality: str) -> tuple[object, ...]:
+        assert context.maps is not None
+        return context.maps.identity
+
+    def prepare(self, context: StageContext, cases: Sequence[Case]) -> None:
+        _store(context).create()
+
+    def lost(self, context: StageContext, done: Mapping[str, TaskResult]) -> set[str]:
+        made = {header.get("case_id"): header for header in _store(context).headers()}
+        return {name for name, row in done.items() if name not in made or is_of_another_run(made[name], row.digest)}
+
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> Values:
+        assert context.maps is not None
+        roi = read_case(case, context, full=True, seconds=watch.seconds)
+        with watch.step("maps"):
+            maps = feature_maps(roi, context.maps, radius=context.job.maps.radius or None)
+        digest = case.stored.get(self.stage.name, "")
+        with watch.step("write"), _store(context).filled(case.case_id, {"maps": list(maps)}, digest) as folder:
+            write_nrrd(maps, folder)
+        return {"maps": len(maps)}
+
+
+def _store(context: StageContext) -> ImageStore:
+    return ImageStore(f"{context.folder}/maps")
+
+
+class IbsiWork(CropWork):
+    """The features that IBSI defines. What computes them is imported late: it is heavy, and few runs have it."""
+
+    def check(self, job: Job) -> None:
+        from prognosis_dask.radiomics.ibsi.images import read_filter
+
+        for name in job.ibsi.filters:
+            read_filter(name, by_slice=job.ibsi.by_slice)
+
+    def warm(self, context: StageContext) -> None:
+        from prognosis_dask.radiomics import ibsi  # noqa: F401
+
+    def measure(self, case: Case, context: StageContext, watch: Stopwatch) -> Values:
+        from prognosis_dask.radiomics import ibsi
+
+        roi: Roi = self.held(case, context, watch)
+        read_full = partial(read_case, case, context, full=True, seconds=watch.seconds)
+        with watch.step("ibsi"):
+            values = ibsi.measure(roi, context.job.ibsi, read_full, whole=case.modality == "CT")
+        return {"values": list(values.values())}
+
+    def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
+        from prognosis_dask.radiomics import ibsi
+
+        return Columns({name: ibsi.unit(name) for name in ibsi.names(context.job.ibsi)})
+
+    def meaning(self, context: StageContext) -> dict[str, str]:
+        return described_settings("ibsi.parameters", context.job, self.stage.settings, self.stage.version)

@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import Job, digest
-from prognosis_dask.features import ahead
-from prognosis_dask.features.guard import Stopwatch, guarded
+from prognosis_dask.features.guard import (
+    Stopwatch,
+    Wanted,
+    begin_ahead,
+    guarded,
+    is_read_ahead,
+    keep_ahead,
+    take_ahead,
+)
 from prognosis_dask.objects.address import is_address
 from prognosis_dask.objects.cache import use_cache
 from prognosis_dask.storage.ledger import TaskResult, Values
@@ -291,10 +298,10 @@ class Work:
 
     def held(self, case: Case, context: StageContext, watch: Stopwatch) -> Any:
         """What :meth:`read` gives, which may have been read ahead."""
-        if not ahead.is_begun(self.stage.name, case.case_id):
+        if not is_read_ahead(self.stage.name, case.case_id):
             return self.read(case, context, watch.seconds)
         with watch.step("read"):
-            return ahead.take(self.stage.name, case.case_id)
+            return take_ahead(self.stage.name, case.case_id)
 
     def reads_ahead(self, case: Case, context: StageContext) -> bool:
         """Whether what the case begins with comes from a bucket."""
@@ -330,14 +337,14 @@ class Work:
         """The cases of a task with their digests, what was read ahead for others forgotten."""
         use_cache(context.job.run.cache, context.job.run.cache_gb)
         own = list(zip(cases, digests, strict=True))
-        ahead.keep([self._wanted(*one, context) for one in own])
+        keep_ahead([self._wanted(*one, context) for one in own])
         return own
 
     def _read_ahead(self, case: Case, digest: str, context: StageContext) -> None:
-        ahead.begin(self._wanted(case, digest, context), partial(self.read, case, context, {}))
+        begin_ahead(self._wanted(case, digest, context), partial(self.read, case, context, {}))
 
-    def _wanted(self, case: Case, digest: str, context: StageContext) -> ahead.Wanted:
-        return ahead.Wanted(context.started, context.folder, self.stage.name, case.case_id, digest)
+    def _wanted(self, case: Case, digest: str, context: StageContext) -> Wanted:
+        return Wanted(context.started, context.folder, self.stage.name, case.case_id, digest)
 
     def columns(self, context: StageContext, modalities: Collection[str]) -> Columns:
         """The features that cases of these modalities have."""

@@ -26,8 +26,8 @@ from prognosis_dask.prediction.resolve import Upload, linked_files, resolve_uplo
 from prognosis_dask.publish import replacing
 from prognosis_dask.radiomics import RadiomicsParams, extract, read_params
 from prognosis_dask.radiomics.extraction import pyradiomics_problems
-from prognosis_dask.radiomics.levels import warn_of_few
 from prognosis_dask.radiomics.params import quiet
+from prognosis_dask.radiomics.texture import warn_of_few
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES
 from prognosis_dask.volumes.labels import LAYER
 

@@ -73,7 +73,7 @@ def extract(
     ------
     CaseError
         ``RADIOMICS_FAILED`` with pyradiomics' reason, such as a mask of too few voxels or dimensions, or because the
-        bins make too many grey levels (:data:`prognosis_dask.radiomics.levels.MOST`).
+        bins make too many grey levels (:data:`prognosis_dask.radiomics.texture.MOST`).
     """
     once, known = full and cache(full), dict[Any, Any]() if params.more else None
     found: dict[str, float] = {}

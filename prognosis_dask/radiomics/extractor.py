@@ -23,10 +23,9 @@ from radiomics.featureextractor import RadiomicsFeatureExtractor
 from prognosis_dask.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from prognosis_dask.radiomics.filters import Box, box_of, filtered
 from prognosis_dask.radiomics.kernels import call, chunk
-from prognosis_dask.radiomics.levels import expect_not_too_many
 from prognosis_dask.radiomics.params import RadiomicsParams, quiet
 from prognosis_dask.radiomics.shape import shape_features
-from prognosis_dask.radiomics.texture import Binned, Region, texture_features
+from prognosis_dask.radiomics.texture import Binned, Region, expect_not_too_many, texture_features
 
 #: Settings that only features depend on.
 _OF_FEATURES = frozenset(

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prognosis_dask.arrays import ByteArray
+from prognosis_dask.config.reading import shipped
 from prognosis_dask.errors import JobError
 from prognosis_dask.radiomics.params import DEFAULTS, OTHERS, ModalityParams, RadiomicsParams, quiet
-from prognosis_dask.shipped import shipped
 
 if TYPE_CHECKING:
     from radiomics.featureextractor import RadiomicsFeatureExtractor

@@ -21,9 +21,9 @@ from prognosis_dask.cohort.idc import is_collection
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.cohort.sources import expect_source, sort_sources
 from prognosis_dask.config.job import CohortSection, IdcSection
+from prognosis_dask.config.reading import shipped
 from prognosis_dask.errors import JobError, StoreError, TableError, count
 from prognosis_dask.publish import expect_writable, replacing
-from prognosis_dask.shipped import shipped
 from prognosis_dask.tables.file import Cells, read_cells
 from prognosis_dask.tables.values import known_cells
 

@@ -13,7 +13,7 @@ import numpy as np
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.clinical import key, patient_key, read_rows
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.features.schema import COVARIATE, variables
+from prognosis_dask.features.registry import COVARIATE, variables
 from prognosis_dask.modelling.data.columns import number, tells_the_outcome
 from prognosis_dask.modelling.data.families import NETWORKS, family_of
 from prognosis_dask.tables.headings import no_property

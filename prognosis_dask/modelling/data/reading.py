@@ -13,7 +13,7 @@ import numpy as np
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.cohort.clinical import match_without_zeros, patient_key, same_patient
 from prognosis_dask.errors import Code, StatisticsError, count
-from prognosis_dask.features.schema import check_dataset
+from prognosis_dask.features.registry import check_dataset
 from prognosis_dask.modelling.data.columns import Encoding, SourceColumn
 from prognosis_dask.modelling.data.doubts import course_notes, twin_notes
 from prognosis_dask.modelling.data.encoding import (

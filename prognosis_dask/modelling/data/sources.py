@@ -16,8 +16,8 @@ from prognosis_dask.arrays import BoolArray
 from prognosis_dask.cohort.clinical import find_column, key, patient_key
 from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.errors import StatisticsError
+from prognosis_dask.features.registry import COVARIATE
 from prognosis_dask.features.registry import families as declared_families
-from prognosis_dask.features.schema import COVARIATE
 from prognosis_dask.modelling.data.columns import SourceColumn, number
 from prognosis_dask.modelling.spec import TableFile
 from prognosis_dask.tables.file import Cells, read_cells

@@ -18,11 +18,10 @@ from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.config.radiomics import IbsiSection
 from prognosis_dask.errors import CaseError, Code, warn
 from prognosis_dask.imaging.roi import Roi, bounding_box
-from prognosis_dask.radiomics.ibsi.filters import read_filter
-from prognosis_dask.radiomics.ibsi.prepare import PEAK_MM, Prepared, discretised, prepare
+from prognosis_dask.radiomics.ibsi.images import PEAK_MM, Prepared, discretised, prepare, read_filter
 from prognosis_dask.radiomics.ibsi.texture import Levels, texture
-from prognosis_dask.radiomics.levels import FEWEST, MOST
 from prognosis_dask.radiomics.shape import mesh
+from prognosis_dask.radiomics.texture import FEWEST, MOST
 
 #: More than any image is wide, in mm: where a filter's response depends on all of it.
 _EVERYTHING = 1e6
@@ -64,7 +63,7 @@ def measure(
     ------
     CaseError
         ``RADIOMICS_FAILED`` where no voxel is left, or the bins make too many grey levels
-        (:data:`prognosis_dask.radiomics.levels.MOST`).
+        (:data:`prognosis_dask.radiomics.texture.MOST`).
     """
     read_full = None if full is None else cache(full)
 
