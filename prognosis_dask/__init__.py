@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from prognosis_dask.features.dataset import read_features, read_images
     from prognosis_dask.imaging.load import load_case
     from prognosis_dask.prediction.extract import extract_features
+    from prognosis_dask.prediction.page import show_case
     from prognosis_dask.prediction.scan import predict_cohort, predict_scan
-    from prognosis_dask.prediction.viewer import show_case
     from prognosis_dask.workflows.models import compare, fit, predict, validate
     from prognosis_dask.workflows.reproducibility import reproducibility
     from prognosis_dask.workflows.run import run
@@ -56,7 +56,7 @@ _HOMES = {
     "read_images": "prognosis_dask.features.dataset",
     "reproducibility": "prognosis_dask.workflows.reproducibility",
     "run": "prognosis_dask.workflows.run",
-    "show_case": "prognosis_dask.prediction.viewer",
+    "show_case": "prognosis_dask.prediction.page",
     "validate": "prognosis_dask.workflows.models",
 }
 

@@ -24,7 +24,7 @@ from prognosis_dask.modelling.metrics.concordance import bootstrap_concordance, 
 from prognosis_dask.modelling.metrics.cox_tests import clustered_cox, cox_coefficient, likelihood_ratio, ph_test
 from prognosis_dask.modelling.metrics.kaplan_meier import kaplan_meier, log_rank
 from prognosis_dask.modelling.spec import load_spec
-from prognosis_dask.report.sections.survival_curves import Curve
+from prognosis_dask.report.sections.curves import Curve
 from prognosis_dask.workflows.models import fit
 from prognosis_dask.workflows.run import check_inputs
 

@@ -17,8 +17,8 @@ from prognosis_dask.modelling.spec import ValidationRule
 from prognosis_dask.modelling.validation.evaluate import evaluate
 from prognosis_dask.modelling.validation.influence import dfbeta_rows
 from prognosis_dask.modelling.validation.nested import validate
-from prognosis_dask.report.identifiers import named
-from prognosis_dask.report.sections.influence import influence
+from prognosis_dask.report.sections.comparison import influence
+from prognosis_dask.report.words import named
 from tests.synthetic_tables import survival_table
 
 ALL = Procedure(selector="", penalty=(0.01,))

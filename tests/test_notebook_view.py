@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 from playwright.sync_api import expect
 
-from prognosis_dask.prediction.viewer import show_case
+from prognosis_dask.prediction.page import show_case
 from tests.browser import chromium, needs_browser, new_context
 
 pytestmark = needs_browser

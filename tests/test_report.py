@@ -34,9 +34,9 @@ from prognosis_dask.report.read import RunFolder, read_run
 from prognosis_dask.report.sections.characteristics import characteristics, median_follow_up
 from prognosis_dask.report.sections.cohort import flow, problem_groups
 from prognosis_dask.report.sections.comparison import IN_SAMPLE_LABEL
+from prognosis_dask.report.sections.curves import Curve
 from prognosis_dask.report.sections.features import correlate
 from prognosis_dask.report.sections.regions import Thumbnail, _volumes, outline
-from prognosis_dask.report.sections.survival_curves import Curve
 from prognosis_dask.report.sections.validation import calibration
 from prognosis_dask.report.status import status
 from prognosis_dask.storage.ledger import Ledger, TaskResult

@@ -17,10 +17,9 @@ from prognosis_dask.cohort.case import Case, short_hash
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.report.content import Picture, Table, Text
 from prognosis_dask.report.read import RunFolder, read_run
-from prognosis_dask.report.sections.brains import brains
-from prognosis_dask.report.sections.clear import clear_answers
 from prognosis_dask.report.sections.features import correlation
-from prognosis_dask.report.sections.metrics_score import applying, score, verdicts
+from prognosis_dask.report.sections.radiomics_checklists import applying, clear_answers, score, verdicts
+from prognosis_dask.report.sections.regions import brains
 from prognosis_dask.report.sections.tripod import answers
 from prognosis_dask.storage.brains import BrainStore, StoredBrain
 from prognosis_dask.storage.ledger import TaskResult

@@ -17,10 +17,9 @@ from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.folder import ModelFolder, read_models
 from prognosis_dask.modelling.saved import load_frozen
 from prognosis_dask.report.content import Heading, Picture, Table, Text
-from prognosis_dask.report.identifiers import named
 from prognosis_dask.report.page import checklists, write_report
 from prognosis_dask.report.read import RunFolder
-from prognosis_dask.report.sections import clear, metrics_score, nomogram
+from prognosis_dask.report.sections import nomogram
 from prognosis_dask.report.sections.characteristics import table_one
 from prognosis_dask.report.sections.comparison import differences, in_sample_curve, verdict
 from prognosis_dask.report.sections.final_model import (
@@ -31,8 +30,10 @@ from prognosis_dask.report.sections.final_model import (
     of_final_model,
 )
 from prognosis_dask.report.sections.nomogram import chart
+from prognosis_dask.report.sections.radiomics_checklists import CLEAR_ITEMS, METRICS_ITEMS, WEIGHTS, clear_answers
 from prognosis_dask.report.sections.tripod import ITEMS, answers
 from prognosis_dask.report.sections.validation import measure_notes, measures, of_held_out, validation
+from prognosis_dask.report.words import named
 from tests.report_models import FEATURES, HORIZONS, PROCEDURES, make_class_models, make_models
 from tests.test_report import Page
 
@@ -182,7 +183,7 @@ def test_checklist_says_what_only_the_authors_can(models: ModelFolder, tmp_path:
     assert rows["10"].startswith("In part: 160 patients")
     trees = replace(models, tables={name: rows for name, rows in models.tables.items() if name != "coefficients"})
     for these, shown in ((models, True), (trees, False)):
-        of_these = clear.clear_answers(replace(run, model=these), answers(run, these))
+        of_these = clear_answers(replace(run, model=these), answers(run, these))
         assert ("43" in of_these, "coefficients" in of_these["46"].text) == (shown, shown)
         assert ("coefficients: see Final model" in answers(run, these)["22"].text) == shown
     whole = sum(answer.whole for answer in known.values())
@@ -191,12 +192,12 @@ def test_checklist_says_what_only_the_authors_can(models: ModelFolder, tmp_path:
 
 def test_clear_has_58_items_and_metrics_30_with_the_weights_of_the_paper() -> None:
     """The 23 weights of the paper's Table 1 (doi 10.1186/s13244-023-01572-w) that its page shows first."""
-    for module, items in ((clear, 58), (metrics_score, 30)):
-        assert [number for own in module.ITEMS.values() for number, _ in own] == [str(i + 1) for i in range(items)]
+    for listed, items in ((CLEAR_ITEMS, 58), (METRICS_ITEMS, 30)):
+        assert [number for own in listed.values() for number, _ in own] == [str(i + 1) for i in range(items)]
     paper = [0.0368, 0.0735, 0.0919, 0.0438, 0.0292, 0.0438, 0.0292, 0.0337, 0.0225, 0.0112, 0.0622, 0.0311, 0.0415,
              0.0200, 0.0200, 0.0300, 0.0200, 0.0599, 0.0300, 0.0352, 0.0234, 0.0176, 0.0117]  # fmt: skip
-    assert list(metrics_score.WEIGHTS.values())[:23] == pytest.approx(paper, abs=0.0006)
-    assert sum(metrics_score.WEIGHTS.values()) == pytest.approx(1, abs=0.003)
+    assert list(WEIGHTS.values())[:23] == pytest.approx(paper, abs=0.0006)
+    assert sum(WEIGHTS.values()) == pytest.approx(1, abs=0.003)
 
 
 def test_a_table_without_image_features_has_neither_clear_nor_metrics(models: ModelFolder, tmp_path: Path) -> None:

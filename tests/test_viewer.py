@@ -20,9 +20,8 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import ImageSection, SynthSection
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.imaging.load import load_roi
-from prognosis_dask.prediction.page import VIEWER, vendored
+from prognosis_dask.prediction.page import VIEWER, shown, vendored, volume_file
 from prognosis_dask.prediction.slices import SliceTask, write_slices
-from prognosis_dask.prediction.viewer import shown, volume_file
 from prognosis_dask.synthetic import make_cohort
 from prognosis_dask.web.settings import Settings
 from tests import browser

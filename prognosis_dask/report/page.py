@@ -28,18 +28,15 @@ from prognosis_dask.report.content import (
     optional,
     write_figures,
 )
-from prognosis_dask.report.identifiers import identifiers_shown, settings
 from prognosis_dask.report.read import RunFolder, read_run
-from prognosis_dask.report.sections.brains import brains
-from prognosis_dask.report.sections.clear import clear, uses_images
 from prognosis_dask.report.sections.cohort import cohort, flow
 from prognosis_dask.report.sections.features import families, features
 from prognosis_dask.report.sections.final_model import final_model
-from prognosis_dask.report.sections.metrics_score import metrics_score
-from prognosis_dask.report.sections.regions import regions
+from prognosis_dask.report.sections.radiomics_checklists import clear, metrics_score, uses_images
+from prognosis_dask.report.sections.regions import brains, regions
 from prognosis_dask.report.sections.tripod import answers, tripod
 from prognosis_dask.report.sections.validation import validation
-from prognosis_dask.report.words import describe, duration, interval, number
+from prognosis_dask.report.words import describe, duration, identifiers_shown, interval, number, settings
 from prognosis_dask.storage.place import placed
 
 

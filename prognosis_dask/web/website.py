@@ -22,10 +22,20 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, read_clinical
 from prognosis_dask.prediction.model import ScanModel
-from prognosis_dask.prediction.page import PICTURES, VIEWER, environment, one_file, pictures_in, static_text, vendored
+from prognosis_dask.prediction.page import (
+    PICTURES,
+    VIEWER,
+    VOLUMES,
+    environment,
+    one_file,
+    pictures_in,
+    shown,
+    static_text,
+    vendored,
+    volume_file,
+)
 from prognosis_dask.prediction.result import VERSION, csv_text, json_text
 from prognosis_dask.prediction.slices import slice_png
-from prognosis_dask.prediction.viewer import VOLUMES, shown, volume_file
 from prognosis_dask.web.access import Access
 from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import OPEN, Scan, Scans

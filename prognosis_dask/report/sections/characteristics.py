@@ -15,7 +15,7 @@ from prognosis_dask.modelling.folder import ModelFolder
 from prognosis_dask.modelling.metrics import kaplan_meier
 from prognosis_dask.report.content import Block, Rows, Table, Text, absent, optional
 from prognosis_dask.report.read import RunFolder, records
-from prognosis_dask.report.sections.survival_curves import cumulative_incidence
+from prognosis_dask.report.sections.curves import cumulative_incidence
 from prognosis_dask.report.words import breakable, number, span, with_interval, with_powers
 
 #: Covariates in the table of characteristics, and values listed of one of them.

@@ -18,10 +18,9 @@ from prognosis_dask.features.stage import all_needs
 from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
 from prognosis_dask.report.content import Block, Heading, Picture, Rows, Section, Table, Text, absent
-from prognosis_dask.report.identifiers import named, without_names
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.sections.characteristics import characteristics_blocks, missing_blocks, of_class
-from prognosis_dask.report.words import clipped, in_words
+from prognosis_dask.report.words import clipped, in_words, named, without_names
 
 
 def cohort(run: RunFolder) -> Section:

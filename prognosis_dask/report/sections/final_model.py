@@ -25,9 +25,8 @@ from prognosis_dask.report.content import (
     or_absent,
     titled,
 )
-from prognosis_dask.report.identifiers import without_names
 from prognosis_dask.report.read import records
-from prognosis_dask.report.sections.influence import dfbeta
+from prognosis_dask.report.sections.comparison import dfbeta
 from prognosis_dask.report.sections.nomogram import nomogram_picture
 from prognosis_dask.report.sections.validation import no_model
 from prognosis_dask.report.words import (
@@ -40,6 +39,7 @@ from prognosis_dask.report.words import (
     short_name,
     span,
     with_interval,
+    without_names,
 )
 
 #: Events per variable below which a model is said to be overfitted easily (Peduzzi et al., J Clin Epidemiol 48, 1995).

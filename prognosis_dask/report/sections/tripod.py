@@ -9,13 +9,12 @@ from prognosis_dask.errors import count
 from prognosis_dask.features.registry import stages
 from prognosis_dask.modelling.folder import ModelFolder
 from prognosis_dask.report.content import Answer, Block, Items, filled_in
-from prognosis_dask.report.identifiers import settings
 from prognosis_dask.report.read import RunFolder
 from prognosis_dask.report.sections.cohort import flow
 from prognosis_dask.report.sections.comparison import verdict
 from prognosis_dask.report.sections.features import families
 from prognosis_dask.report.sections.final_model import few_events
-from prognosis_dask.report.words import describe, listed, span, with_interval
+from prognosis_dask.report.words import describe, listed, settings, span, with_interval
 
 #: The 52 items by the paper's sections: number, and what is asked for, in short.
 ITEMS: Items = {

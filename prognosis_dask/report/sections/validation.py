@@ -16,10 +16,15 @@ from prognosis_dask.report import canvas
 from prognosis_dask.report.canvas import svg
 from prognosis_dask.report.content import Block, Picture, Rows, Section, Table, Text, absent, or_absent, titled
 from prognosis_dask.report.read import records
-from prognosis_dask.report.sections.comparison import differences_blocks, honesty_blocks, performance
-from prognosis_dask.report.sections.discrimination import HELD_OUT, auc_over_time, confusion, roc, shown_procedures
-from prognosis_dask.report.sections.influence import influence
-from prognosis_dask.report.sections.survival_curves import kaplan_meier
+from prognosis_dask.report.sections.comparison import differences_blocks, honesty_blocks, influence, performance
+from prognosis_dask.report.sections.curves import (
+    HELD_OUT,
+    auc_over_time,
+    confusion,
+    kaplan_meier,
+    roc,
+    shown_procedures,
+)
 from prognosis_dask.report.words import (
     breakable,
     clipped,
