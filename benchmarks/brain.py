@@ -42,8 +42,8 @@ def stripped(data: Path) -> Images:
 
 def made(data: Path) -> Images:
     """Four sequences of 256 x 256, cut to 48 slices where there are more."""
-    from prognosis_dask.synthetic.brain.patient import draw_brain_patient
-    from prognosis_dask.synthetic.brain.scan import make_scan
+    from prognosis_dask.synthetic.brain import make_scan
+    from prognosis_dask.synthetic.patient import draw_brain_patient
 
     scan = make_scan(draw_brain_patient(2, seed=0, signal=1.0), 256)
     return {name: sequence.image[:, :, -48:] for name, sequence in scan.sequences.items()}

@@ -27,9 +27,9 @@ from prognosis_dask.brain.size import tumour_size
 from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError
 from prognosis_dask.imaging.gaps import between_slices
-from prognosis_dask.synthetic.brain.files import drawn_mask
-from prognosis_dask.synthetic.brain.patient import draw_brain_patient
-from prognosis_dask.synthetic.brain.scan import LANDMARKS, SyntheticScan, make_scan
+from prognosis_dask.synthetic.brain import LANDMARKS, SyntheticScan, make_scan
+from prognosis_dask.synthetic.files import drawn_mask
+from prognosis_dask.synthetic.patient import draw_brain_patient
 
 COLUMNS = (
     ("brain Dice", ".3f"),

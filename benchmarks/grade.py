@@ -38,8 +38,8 @@ from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.networks.grade_network import GradeNetwork
 from prognosis_dask.networks.training import load_learner, run_network, train
 from prognosis_dask.prediction.scan import predict_scan
-from prognosis_dask.synthetic.brain.patient import draw_brain_patient
-from prognosis_dask.synthetic.brain.scan import make_scan
+from prognosis_dask.synthetic.brain import make_scan
+from prognosis_dask.synthetic.patient import draw_brain_patient
 from prognosis_dask.workflows.grade import fit_grade
 from prognosis_dask.workflows.run import run
 

@@ -8,8 +8,8 @@ from functools import lru_cache
 import numpy as np
 import SimpleITK as sitk
 
-from prognosis_dask.synthetic.brain.patient import draw_brain_patient
-from prognosis_dask.synthetic.brain.scan import SyntheticScan, make_scan
+from prognosis_dask.synthetic.brain import SyntheticScan, make_scan
+from prognosis_dask.synthetic.patient import draw_brain_patient
 
 
 @lru_cache(maxsize=8)

@@ -13,7 +13,7 @@ from prognosis_dask.brain.preprocess import preprocess
 from prognosis_dask.brain.size import tumour_size
 from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.synthetic.brain.scan import points_of
+from prognosis_dask.synthetic.brain import points_of
 from tests.synthetic_brains import dice, healthy_scan, made_scan, on_reference
 
 

@@ -13,8 +13,8 @@ from prognosis_dask.brain.register import rigid
 from prognosis_dask.brain.strip import strip
 from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, Code
-from prognosis_dask.synthetic.brain.patient import draw_brain_patient
-from prognosis_dask.synthetic.brain.scan import LANDMARKS, SyntheticScan, make_scan
+from prognosis_dask.synthetic.brain import LANDMARKS, SyntheticScan, make_scan
+from prognosis_dask.synthetic.patient import draw_brain_patient
 
 pytestmark = pytest.mark.slow
 

@@ -28,7 +28,7 @@ from prognosis_dask.cli import main as cli
 from prognosis_dask.config.job import SynthSection, load_job
 from prognosis_dask.errors import JobError, StoreError
 from prognosis_dask.synthetic import draw_patients, make_cohort
-from prognosis_dask.synthetic.patient import CLINICAL_COLUMNS
+from prognosis_dask.synthetic.patient import CHEST_COLUMNS
 from tests.dask_processes import PATIENCE, wait_for
 
 JOBS = Path(__file__).parents[1] / "jobs"
@@ -165,7 +165,7 @@ def test_the_demos_model_finds_a_signal_where_there_is_one(
     patients = draw_patients(replace(load_job(JOBS / "demo.toml").synth, signal=0.0))
     drawn = [patient.clinical_row for patient in patients if patient.patient_id in listed]
     with (tmp_path / "chance.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([CLINICAL_COLUMNS, *drawn])
+        csv.writer(stream).writerows([CHEST_COLUMNS, *drawn])
     images, outcome = tmp_path / "cohort" / "manifest-made", tmp_path / "chance.csv"
     chance = [f"cohort.sources={images}", f"cohort.clinical={outcome}", "synth.patients=0"]
     assert 0.3 < c_index(*(word for setting in chance for word in ("--set", setting))) < 0.65

@@ -39,10 +39,9 @@ from prognosis_dask.prediction.scan import predict_scan
 from prognosis_dask.prediction.slices import _png
 from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.synthetic import make_cohort
-from prognosis_dask.web.access import HEADERS, token_for
 from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import Scan, Scans
-from prognosis_dask.web.settings import Limits, RefusedError, Settings, sentence
+from prognosis_dask.web.settings import HEADERS, Limits, RefusedError, Settings, sentence, token_for
 from prognosis_dask.web.upload import ReceivedFile, unpack
 from prognosis_dask.workflows.run import run_features
 from tests.dask_processes import PATIENCE, wait_for

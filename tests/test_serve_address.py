@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from prognosis_dask.errors import JobError
-from prognosis_dask.web.access import EndsQuietly
+from prognosis_dask.web.settings import EndsQuietly
 from prognosis_dask.web.start import listen
 from tests.dask_processes import PATIENCE
 

@@ -23,7 +23,7 @@ from prognosis_dask.errors import CaseError, Code, JobError, StoreError
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.synthetic import SyntheticCohort, draw_patients, make_cohort
 from prognosis_dask.synthetic.chest import SLICE_STEP_MM, Phantom, make_phantom
-from prognosis_dask.synthetic.faults import FAULTS
+from prognosis_dask.synthetic.patient import FAULTS
 
 SETTINGS = SynthSection(patients=3, seed=7, bad_cases=True)
 

@@ -23,9 +23,9 @@ from prognosis_dask.errors import JobError
 from prognosis_dask.imaging.masks import read_mask
 from prognosis_dask.imaging.roi import grid_of
 from prognosis_dask.synthetic import SyntheticCohort, draw_brain_patients, make_cohort
-from prognosis_dask.synthetic.brain.files import drawn_mask
-from prognosis_dask.synthetic.brain.patient import SEQUENCES
-from prognosis_dask.synthetic.brain.scan import BIAS, LANDMARKS, NOISE, points_of
+from prognosis_dask.synthetic.brain import BIAS, LANDMARKS, NOISE, points_of
+from prognosis_dask.synthetic.files import drawn_mask
+from prognosis_dask.synthetic.patient import SEQUENCES
 from tests.synthetic_brains import healthy_scan, made_scan
 
 SETTINGS = SynthSection(patients=4, seed=0, study="brain", matrix=64)

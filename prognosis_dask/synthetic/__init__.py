@@ -20,9 +20,16 @@ from prognosis_dask.config.fields import expect_fields
 from prognosis_dask.config.job import SynthSection
 from prognosis_dask.errors import JobError, StoreError
 from prognosis_dask.publish import cannot_write
-from prognosis_dask.synthetic.brain import patient as brain
-from prognosis_dask.synthetic.faults import FAULTS, Fault
-from prognosis_dask.synthetic.patient import CLINICAL_COLUMNS, Patient, draw_patient
+from prognosis_dask.synthetic.patient import (
+    BRAIN_COLUMNS,
+    CHEST_COLUMNS,
+    FAULTS,
+    BrainPatient,
+    Fault,
+    Patient,
+    draw_brain_patient,
+    draw_patient,
+)
 
 COLLECTIONS: Final = {"chest": "MADE-CHEST", "brain": "MADE-BRAIN"}
 
@@ -61,7 +68,7 @@ def make_cohort(folder: Path, settings: SynthSection, map: Map = map) -> Synthet
 
     Of the chest, patients ``MADE-0001``, ... alternate between an RTSTRUCT (with several ROIs, in one patient of ten
     with a hole) and a DICOM SEG. With ``settings.bad_cases`` the patients of
-    :data:`prognosis_dask.synthetic.faults.FAULTS` come in addition, one per fault. Of the brain, patients
+    :data:`prognosis_dask.synthetic.chest.FAULTS` come in addition, one per fault. Of the brain, patients
     ``MADE-B0001``, ... take turns between NIfTI, DICOM with RTSTRUCT and DICOM with SEG, one in four has the lesion
     outlined on three slices only, none is damaged, and the folder ``truth`` beside the images holds the truth of
     each. The same settings give the same bytes; a patient's files depend on the seed and the patient alone, so ``map``
@@ -103,18 +110,18 @@ def _write_chests(folder: Path, images: Path, settings: SynthSection, map: Map) 
     files = sum(map(partial(write_patient, images), patients))
     absent = {fault.patient_id for fault in FAULTS if not fault.in_clinical_table}
     rows = [patient.clinical_row for patient in patients if patient.patient_id not in absent]
-    _write_table(folder / "clinical.csv", CLINICAL_COLUMNS, rows)
+    _write_table(folder / "clinical.csv", CHEST_COLUMNS, rows)
     planted = [(fault.patient_id, fault.code.value, fault.description) for fault in _faults(settings)]
     _write_table(folder / "planted.csv", PLANTED_COLUMNS, planted)
     return files
 
 
 def _write_brains(folder: Path, images: Path, settings: SynthSection, map: Map) -> int:
-    from prognosis_dask.synthetic.brain.files import write_brain_patient  # loads SimpleITK, pydicom and highdicom
+    from prognosis_dask.synthetic.files import write_brain_patient  # loads SimpleITK, pydicom and highdicom
 
     patients = draw_brain_patients(settings)
     files = sum(map(partial(write_brain_patient, images, folder / TRUTH, settings.matrix), patients))
-    _write_table(folder / "clinical.csv", brain.CLINICAL_COLUMNS, [patient.clinical_row for patient in patients])
+    _write_table(folder / "clinical.csv", BRAIN_COLUMNS, [patient.clinical_row for patient in patients])
     _write_table(folder / "planted.csv", PLANTED_COLUMNS, [])
     return files
 
@@ -129,9 +136,9 @@ def draw_patients(settings: SynthSection) -> list[Patient]:
     return good + [draw(fault.patient_id, mask_format="RTSTRUCT", cavity=False) for fault in _faults(settings)]
 
 
-def draw_brain_patients(settings: SynthSection) -> list[brain.BrainPatient]:
+def draw_brain_patients(settings: SynthSection) -> list[BrainPatient]:
     """The patients that :func:`make_cohort` writes for the study of the brain."""
-    return [brain.draw_brain_patient(n, settings.seed, settings.signal) for n in range(1, settings.patients + 1)]
+    return [draw_brain_patient(n, settings.seed, settings.signal) for n in range(1, settings.patients + 1)]
 
 
 def _faults(settings: SynthSection) -> tuple[Fault, ...]:

@@ -14,7 +14,7 @@ from pydicom.uid import UID, CTImageStorage
 from scipy.ndimage import gaussian_filter
 
 from prognosis_dask.arrays import BoolArray, Float32Array, FloatArray
-from prognosis_dask.synthetic.dicom import (
+from prognosis_dask.synthetic.files import (
     DrawnStructure,
     image_header,
     outlines,
@@ -25,8 +25,7 @@ from prognosis_dask.synthetic.dicom import (
     write_rtstruct,
     write_seg,
 )
-from prognosis_dask.synthetic.faults import FAULTS, PatientFiles
-from prognosis_dask.synthetic.patient import LESION_ROI, Patient, generator
+from prognosis_dask.synthetic.patient import CHEST_LESION, FAULTS, Patient, PatientFiles, generator
 
 MATRIX: Final = 192
 SLICE_STEP_MM: Final = 3.0
@@ -176,7 +175,7 @@ def write_patient(images: Path, patient: Patient) -> int:
     ct = _write_ct(images, patient, phantom)
     datasets = [ds for _, ds in ct]
     if patient.mask_format == "SEG":
-        mask = write_seg(images, patient, LESION_ROI, phantom.mask, datasets)
+        mask = write_seg(images, patient, CHEST_LESION, phantom.mask, datasets)
     else:
         mask = write_rtstruct(images, patient, _structures(phantom), datasets)
     files = PatientFiles(images / patient.patient_id, tuple(path for path, _ in ct), mask)
@@ -194,7 +193,7 @@ def _structures(phantom: Phantom) -> list[DrawnStructure]:
         DrawnStructure("Lung-Left", "ORGAN", [(i, _ring(LUNG_LEFT)) for i in every]),
         DrawnStructure("Lung-Right", "ORGAN", [(i, _ring(LUNG_RIGHT)) for i in every]),
         DrawnStructure("Spinal-Cord", "ORGAN", [(i, _ring(CORD)) for i in every]),
-        DrawnStructure(LESION_ROI, "GTV", outlines(phantom.level_mm, phantom.spacing_mm, corner)),
+        DrawnStructure(CHEST_LESION, "GTV", outlines(phantom.level_mm, phantom.spacing_mm, corner)),
     ]
 
 

@@ -26,10 +26,17 @@ from prognosis_dask.execution.preflight import check_run
 from prognosis_dask.prediction.model import load_models
 from prognosis_dask.storage.ledger import claim
 from prognosis_dask.storage.place import local_copy
-from prognosis_dask.web.access import HEADERS, EndsQuietly, SafeHeaders, is_loopback, token_for
 from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import Scans
-from prognosis_dask.web.settings import RefusedError, Settings
+from prognosis_dask.web.settings import (
+    HEADERS,
+    EndsQuietly,
+    RefusedError,
+    SafeHeaders,
+    Settings,
+    is_loopback,
+    token_for,
+)
 from prognosis_dask.web.website import Site, render, static
 
 

@@ -36,10 +36,9 @@ from prognosis_dask.prediction.page import (
 )
 from prognosis_dask.prediction.result import VERSION, csv_text, json_text
 from prognosis_dask.prediction.slices import slice_png
-from prognosis_dask.web.access import Access
 from prognosis_dask.web.scan_queue import ScanQueue
 from prognosis_dask.web.scans import OPEN, Scan, Scans
-from prognosis_dask.web.settings import RefusedError, Settings
+from prognosis_dask.web.settings import Access, RefusedError, Settings
 from prognosis_dask.web.upload import MASK, ReceivedFile, drain, receive, small_form
 
 #: The package beside whose templates each file lies, and its type.

@@ -20,8 +20,7 @@ from scipy.spatial.transform import Rotation
 from prognosis_dask.arrays import BoolArray, ByteArray, Float32Array, FloatArray
 from prognosis_dask.brain.template import icbm152
 from prognosis_dask.imaging.geometry import image_like
-from prognosis_dask.synthetic.brain.patient import SEQUENCES, BrainPatient
-from prognosis_dask.synthetic.patient import generator
+from prognosis_dask.synthetic.patient import SEQUENCES, BrainPatient, generator
 
 #: Signal per tissue and sequence, as shares of 1000; air gives none.
 _SIGNAL: Final[Mapping[str, Mapping[str, float]]] = {
