@@ -1,13 +1,13 @@
 """Draw synthetic patients: of the chest, the bad cases among them, and with a glioma.
 
 Of the chest, the survival time follows a Weibull proportional hazards model whose log hazard is a weighted sum of the
-lesion's size, its heterogeneity and the patient's age, all as standard normal scores (Bender et al., Generating survival
-times to simulate Cox proportional hazards models, Stat Med 2005;24:1713, equation 6). Bad cases are whole patients whose
-files are then damaged in one known way each.
+lesion's size, its heterogeneity and the patient's age, all as standard normal scores (Bender et al., Generating
+survival times to simulate Cox proportional hazards models, Stat Med 2005;24:1713, equation 6). Bad cases are whole
+patients whose files are then damaged in one known way each.
 
-The effects of a glioma's grade and 1p/19q status follow descriptions of lower-grade gliomas: grade III takes up contrast
-agent and is uneven; tumours with 1p/19q co-deletion have blurred borders, those without are dark in the middle on FLAIR
-while bright on T2 (the mismatch sign; Patel SH et al., Clin Cancer Res 2017;23:6078).
+The effects of a glioma's grade and 1p/19q status follow descriptions of lower-grade gliomas: grade III takes up
+contrast agent and is uneven; tumours with 1p/19q co-deletion have blurred borders, those without are dark in the middle
+on FLAIR while bright on T2 (the mismatch sign; Patel SH et al., Clin Cancer Res 2017;23:6078).
 """
 
 from __future__ import annotations
