@@ -35,8 +35,10 @@ from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection, ImageSection
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi, crop_roi
-from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, read_params
+from prognosis_dask.radiomics.extraction import extract
 from prognosis_dask.radiomics.kernels import kernels
+from prognosis_dask.radiomics.parameter_file import column_names, read_params
+from prognosis_dask.radiomics.params import RadiomicsParams
 
 ROOT = Path(__file__).resolve().parents[1]
 ORIGINAL: dict[str, Any] = {"Original": {}}

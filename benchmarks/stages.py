@@ -40,7 +40,7 @@ from prognosis_dask.features.loaded import LoadedStages, load_stages
 from prognosis_dask.features.roi import read_case
 from prognosis_dask.imaging.cube import CubeRule, cut_cube
 from prognosis_dask.networks.catalogue import CUBE_NETWORKS
-from prognosis_dask.radiomics import column_names
+from prognosis_dask.radiomics.parameter_file import column_names
 from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.storage.volumes import CubeStore
 from prognosis_dask.workflows.run import run

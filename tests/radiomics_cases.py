@@ -18,7 +18,8 @@ from scipy import ndimage
 from prognosis_dask.errors import CaseError
 from prognosis_dask.imaging.geometry import one_thread
 from prognosis_dask.imaging.roi import Roi, grid_of
-from prognosis_dask.radiomics import RadiomicsParams, extract
+from prognosis_dask.radiomics.extraction import extract
+from prognosis_dask.radiomics.params import RadiomicsParams
 from prognosis_dask.radiomics.texture import MOST
 
 CLASSES = ("shape", "firstorder", "glcm", "glrlm", "glszm", "gldm", "ngtdm")

@@ -18,7 +18,7 @@ from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import describe, save_frozen
-from prognosis_dask.radiomics import unit
+from prognosis_dask.radiomics.parameter_file import unit
 
 #: Features of a large lung tumour on CT, about which the made patients vary.
 LUNG_FEATURES = {

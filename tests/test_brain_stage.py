@@ -16,7 +16,7 @@ from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import BrainSection, CohortSection, Job, SynthSection
 from prognosis_dask.features.registry import BRAIN
 from prognosis_dask.features.stage import StageContext
-from prognosis_dask.radiomics import job_params
+from prognosis_dask.radiomics.parameter_file import job_params
 from prognosis_dask.storage.brains import BrainStore
 from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.synthetic import make_cohort

@@ -21,7 +21,7 @@ import pytest
 from distributed import Client
 
 from prognosis_dask.errors import ClusterError, MissingExtraError
-from prognosis_dask.execution.cluster import connect, read_cluster
+from prognosis_dask.execution.cluster import check_run, check_workers, connect, read_cluster
 from prognosis_dask.execution.clusters.hosts import cuda_workers, find_gpus, ssh_specs
 from prognosis_dask.execution.clusters.spec import (
     CudaSpec,
@@ -33,7 +33,6 @@ from prognosis_dask.execution.clusters.spec import (
     SshSpec,
 )
 from prognosis_dask.execution.clusters.started import websocket_origins
-from prognosis_dask.execution.preflight import check_run, check_workers
 from tests.dask_processes import PATIENCE, listening, scheduler, wait_for, worker
 
 ANY_PORT = "127.0.0.1:0"

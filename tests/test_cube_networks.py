@@ -36,7 +36,7 @@ from prognosis_dask.modelling.spec import default_procedures, load_spec
 from prognosis_dask.networks.catalogue import CUBE_NETWORKS, cube_network
 from prognosis_dask.networks.engine import describe_engine, load_engine
 from prognosis_dask.networks.file_network import build_architecture
-from prognosis_dask.radiomics import job_params
+from prognosis_dask.radiomics.parameter_file import job_params
 from prognosis_dask.report.read import read_run
 from prognosis_dask.report.sections.tripod import networks_of
 from prognosis_dask.storage.rois import RoiStore

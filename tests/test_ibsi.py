@@ -21,7 +21,7 @@ from prognosis_dask.config.radiomics import IbsiSection, RadiomicsSection
 from prognosis_dask.errors import CaseError, JobError
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
-from prognosis_dask.radiomics import extract
+from prognosis_dask.radiomics.extraction import extract
 from prognosis_dask.radiomics.ibsi import measure, morphology, names
 from prognosis_dask.radiomics.ibsi.images import Prepared, read_filter
 from prognosis_dask.radiomics.params import DEFAULTS, RadiomicsParams

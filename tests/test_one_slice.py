@@ -14,7 +14,8 @@ from prognosis_dask.errors import Code
 from prognosis_dask.features.registry import RADIOMICS, ROI
 from prognosis_dask.features.stage import StageContext
 from prognosis_dask.imaging.roi import grid_of
-from prognosis_dask.radiomics import ModalityParams, RadiomicsParams, column_names
+from prognosis_dask.radiomics.parameter_file import column_names
+from prognosis_dask.radiomics.params import ModalityParams, RadiomicsParams
 from prognosis_dask.storage.ledger import TaskResult
 from prognosis_dask.storage.rois import RoiStore
 from tests.test_radiomics import assert_identical, execute, whole

@@ -12,7 +12,7 @@ import pytest
 from distributed import Client
 
 from prognosis_dask.errors import ClusterError, StoreError
-from prognosis_dask.execution.preflight import check_run, check_workers
+from prognosis_dask.execution.cluster import check_run, check_workers
 from tests.dask_processes import PATIENCE, ROOT, scheduler, worker
 
 NEEDS = {"gpu": False, "memory": 10**9}

@@ -23,7 +23,9 @@ from prognosis_dask.config.job import ImageSection, digest
 from prognosis_dask.errors import CaseError, Code, JobError
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
-from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, read_params, unit
+from prognosis_dask.radiomics.extraction import extract
+from prognosis_dask.radiomics.parameter_file import column_names, read_params, unit
+from prognosis_dask.radiomics.params import RadiomicsParams
 from tests.dicom_helpers import case_of
 
 STUDY_FILE = Path(__file__).parents[1] / "jobs" / "params" / "lung1.yaml"

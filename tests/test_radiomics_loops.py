@@ -12,8 +12,10 @@ import SimpleITK as sitk
 from radiomics import cShape
 
 from prognosis_dask.imaging.roi import Roi, grid_of
-from prognosis_dask.radiomics import RadiomicsParams, extract, filters, kernels
+from prognosis_dask.radiomics import filters, kernels
 from prognosis_dask.radiomics import shape as mesh
+from prognosis_dask.radiomics.extraction import extract
+from prognosis_dask.radiomics.params import RadiomicsParams
 from tests import radiomics_cases
 
 COMPILED = kernels.kernels() is not None

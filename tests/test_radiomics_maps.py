@@ -26,8 +26,8 @@ from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.objects.address import is_address, join, parse_address
 from prognosis_dask.objects.bucket import bucket_of
 from prognosis_dask.objects.files import fetch_folder, files_below
-from prognosis_dask.radiomics import RadiomicsParams
 from prognosis_dask.radiomics.maps import feature_maps, write_maps
+from prognosis_dask.radiomics.params import RadiomicsParams
 from prognosis_dask.storage.ledger import Ledger
 from prognosis_dask.workflows.run import check_inputs
 from tests.object_server import ObjectServer

@@ -20,8 +20,10 @@ from prognosis_dask.config.job import load_job
 from prognosis_dask.errors import CaseError, Code, JobError, collected_warnings
 from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
 from prognosis_dask.modelling.data.families import family_of
-from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, job_params, read_params, shape
-from prognosis_dask.radiomics.parameter_file import unit
+from prognosis_dask.radiomics import shape
+from prognosis_dask.radiomics.extraction import extract
+from prognosis_dask.radiomics.parameter_file import column_names, job_params, read_params, unit
+from prognosis_dask.radiomics.params import RadiomicsParams
 from prognosis_dask.radiomics.texture import FEWEST, MOST, warn_of_few
 from tests.test_radiomics import execute
 
@@ -111,7 +113,7 @@ def test_names_of_columns_cost_no_matrix_of_the_datas_levels(width: float) -> No
     params = params_of(["firstorder", "glcm", "glszm"], filters, binWidth=width)
     code = (
         "import sys, resource\n"
-        "from prognosis_dask.radiomics import RadiomicsParams, column_names\n"
+        "from prognosis_dask.radiomics.parameter_file import column_names\nfrom prognosis_dask.radiomics.params import RadiomicsParams\n"
         "import radiomics.featureextractor, SimpleITK\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 1_500_000_000,) * 2)\n"

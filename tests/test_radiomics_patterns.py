@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prognosis_dask.imaging.roi import Roi, grid_of
-from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, read_params
+from prognosis_dask.radiomics.extraction import extract
 from prognosis_dask.radiomics.filters import planar_patterns
+from prognosis_dask.radiomics.parameter_file import column_names, read_params
+from prognosis_dask.radiomics.params import RadiomicsParams
 
 CONTENT = {
     "imageType": {"LBP2D": {"lbp2DSamples": 9, "lbp2DRadius": 1.5}, "LBP3D": {"lbp3DLevels": 3}},

@@ -16,7 +16,9 @@ from prognosis_dask.config.job import SynthSection
 from prognosis_dask.config.radiomics import IbsiSection
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.imaging.roi import Roi, grid_of
-from prognosis_dask.radiomics import extract, ibsi, read_params
+from prognosis_dask.radiomics import ibsi
+from prognosis_dask.radiomics.extraction import extract
+from prognosis_dask.radiomics.parameter_file import read_params
 from prognosis_dask.radiomics.perturbation import CONTROLS, Extent, control, noise_level, of_volume, perturbed
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort

@@ -18,7 +18,8 @@ from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.masks import read_mask
 from prognosis_dask.imaging.seg import _decoded, _frames, seg_mask, stack_frames
 from prognosis_dask.imaging.series import series_grid
-from prognosis_dask.radiomics import extract, read_params
+from prognosis_dask.radiomics.extraction import extract
+from prognosis_dask.radiomics.parameter_file import read_params
 from prognosis_dask.volumes.files import volume_grid
 from prognosis_dask.volumes.grid import Grid, steps_of, to_index
 from tests.dicom_helpers import case_of, list_series, problem_of, write_seg, write_series

@@ -28,7 +28,7 @@ from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.features.registry import RADIOMICS, ROI
 from prognosis_dask.features.stage import StageContext
-from prognosis_dask.radiomics import job_params
+from prognosis_dask.radiomics.parameter_file import job_params
 from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.storage.rois import RoiStore
 from prognosis_dask.synthetic import make_cohort

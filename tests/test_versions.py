@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from prognosis_dask.execution.preflight import _skew
+from prognosis_dask.execution.cluster import _skew
 from prognosis_dask.execution.versions import WITHOUT_VALUES, package_versions
 
 ROOT = Path(__file__).parents[1]

@@ -228,8 +228,8 @@ def _printed_warnings() -> Iterator[None]:
 
 def _maps(arguments: argparse.Namespace) -> None:
     from prognosis_dask.errors import CaseError
-    from prognosis_dask.radiomics import read_params
     from prognosis_dask.radiomics.maps import write_maps
+    from prognosis_dask.radiomics.parameter_file import read_params
 
     if arguments.radius is not None and arguments.radius < 1:
         raise JobError(f"--radius {arguments.radius}, expected 1 voxel or more")

@@ -26,10 +26,10 @@ from prognosis_dask.features.guard import Stopwatch
 from prognosis_dask.features.stage import Columns, StageContext, Work, described, described_settings
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import MOST_BEYOND, Roi, crop_roi, grid_of, make_frames
-from prognosis_dask.radiomics import RadiomicsParams, column_names, extract, unit
+from prognosis_dask.radiomics.extraction import extract
 from prognosis_dask.radiomics.maps import expect_maps, feature_maps, write_nrrd
-from prognosis_dask.radiomics.parameter_file import read_params
-from prognosis_dask.radiomics.params import OTHERS
+from prognosis_dask.radiomics.parameter_file import column_names, read_params, unit
+from prognosis_dask.radiomics.params import OTHERS, RadiomicsParams
 from prognosis_dask.radiomics.texture import warn_of_few
 from prognosis_dask.storage.brains import BrainStore, ImageStore, MaskStore, is_of_another_run
 from prognosis_dask.storage.ledger import TaskResult, Values

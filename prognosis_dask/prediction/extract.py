@@ -24,9 +24,9 @@ from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.prediction.resolve import Upload, linked_files, resolve_upload
 from prognosis_dask.publish import replacing
-from prognosis_dask.radiomics import RadiomicsParams, extract, read_params
-from prognosis_dask.radiomics.extraction import pyradiomics_problems
-from prognosis_dask.radiomics.params import quiet
+from prognosis_dask.radiomics.extraction import extract, pyradiomics_problems
+from prognosis_dask.radiomics.parameter_file import read_params
+from prognosis_dask.radiomics.params import RadiomicsParams, quiet
 from prognosis_dask.radiomics.texture import warn_of_few
 from prognosis_dask.volumes.files import VOLUME_SUFFIXES
 from prognosis_dask.volumes.labels import LAYER

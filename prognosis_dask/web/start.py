@@ -20,9 +20,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from prognosis_dask.errors import JobError
-from prognosis_dask.execution.cluster import Workers, joined
+from prognosis_dask.execution.cluster import Workers, check_run, joined
 from prognosis_dask.execution.plan import memory_of, wants_gpu
-from prognosis_dask.execution.preflight import check_run
 from prognosis_dask.prediction.model import load_models
 from prognosis_dask.storage.ledger import claim
 from prognosis_dask.storage.place import local_copy

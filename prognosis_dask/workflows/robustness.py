@@ -33,7 +33,9 @@ from prognosis_dask.modelling.folder import known_json
 from prognosis_dask.modelling.validation.reproducibility import intraclass_correlation, reproducible_features
 from prognosis_dask.objects.address import join
 from prognosis_dask.publish import expect_writable
-from prognosis_dask.radiomics import column_names, extract, ibsi, job_params
+from prognosis_dask.radiomics import ibsi
+from prognosis_dask.radiomics.extraction import extract
+from prognosis_dask.radiomics.parameter_file import column_names, job_params
 from prognosis_dask.radiomics.params import ModalityParams
 from prognosis_dask.radiomics.perturbation import CONTROLS, Extent, control, perturbed
 from prognosis_dask.report.page import write_report

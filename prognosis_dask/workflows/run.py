@@ -28,11 +28,10 @@ from prognosis_dask.cohort.sources import expect_source
 from prognosis_dask.cohort.summary import FORESEEN, expect_cases
 from prognosis_dask.config.job import CohortSection, Job, load_job
 from prognosis_dask.errors import Code, JobError, Problem, StatisticsError, count
-from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined, map_on
+from prognosis_dask.execution.cluster import LocalSpec, Workers, check_run, connect, joined, map_on
 from prognosis_dask.execution.dashboard import own_page
 from prognosis_dask.execution.monitor import RunMonitor, check_report, journal_in, report_to
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage, memory_of, planned_stages, wants_gpu
-from prognosis_dask.execution.preflight import check_run
 from prognosis_dask.execution.progress import RunProgress
 from prognosis_dask.execution.record import RunRecord, check_folder, earlier_job
 from prognosis_dask.execution.runner import run_plan
@@ -51,7 +50,7 @@ from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.spec import job_spec
 from prognosis_dask.objects.address import join
 from prognosis_dask.objects.files import files_below, put_files
-from prognosis_dask.radiomics import job_params
+from prognosis_dask.radiomics.parameter_file import job_params
 from prognosis_dask.storage.ledger import Ledger, TaskResult
 from prognosis_dask.storage.place import Place, local_copy, placed
 from prognosis_dask.synthetic import make_cohort

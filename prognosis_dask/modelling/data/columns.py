@@ -229,7 +229,7 @@ def number(text: str) -> float:
 
 def unit_of(name: str, family: str) -> str:
     """The unit of a column of pyradiomics' name; empty for any other."""
-    from prognosis_dask.radiomics import unit
+    from prognosis_dask.radiomics.parameter_file import unit
 
     try:
         return unit(name) if family == "radiomics" else ""
