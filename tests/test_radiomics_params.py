@@ -113,7 +113,8 @@ def test_names_of_columns_cost_no_matrix_of_the_datas_levels(width: float) -> No
     params = params_of(["firstorder", "glcm", "glszm"], filters, binWidth=width)
     code = (
         "import sys, resource\n"
-        "from prognosis_dask.radiomics.parameter_file import column_names\nfrom prognosis_dask.radiomics.params import RadiomicsParams\n"
+        "from prognosis_dask.radiomics.parameter_file import column_names\n"
+        "from prognosis_dask.radiomics.params import RadiomicsParams\n"
         "import radiomics.featureextractor, SimpleITK\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 1_500_000_000,) * 2)\n"
