@@ -243,7 +243,9 @@ def test_a_segment_without_label_is_called_what_its_code_says(tmp_path: Path) ->
     assert row["original_shape_VoxelVolume"] == pytest.approx(2.0 * ball.sum())
 
 
-def test_an_rtstruct_is_measured_on_an_image_file_as_on_its_series(shared_data: Path, capsys, refused) -> None:
+def test_an_rtstruct_is_measured_on_an_image_file_as_on_its_series(
+    shared_data: Path, tmp_path: Path, capsys, refused
+) -> None:
     """The published label map of the phantom is the witness."""
     phantom = shared_data / "ibsi" / "ct_phantom"
     image, label_map = (next((phantom / "nifti" / kind).iterdir()) for kind in ("image", "mask"))
@@ -255,6 +257,10 @@ def test_an_rtstruct_is_measured_on_an_image_file_as_on_its_series(shared_data: 
     assert "no ROI called 'GTV-2'; seen: 'GTV-1'" in refused("features", image, structures, "--roi", "GTV-2")
     told = refused("features", image, next((phantom / "dicom" / "image").iterdir()))
     assert "is no label map, RTSTRUCT or SEG" in told
+    bare = tmp_path / "rs"  # as old exports write it: without the preamble and what follows it
+    pydicom.Dataset(pydicom.dcmread(structures)).save_as(bare, implicit_vr=True, little_endian=True)
+    [of_bare] = printed(capsys, image, bare)
+    assert {key: of_bare[key] for key in features} == {key: expected[key] for key in features}
 
 
 def test_two_structures_of_one_name_in_a_file_are_chosen_by_number(shared_data: Path, tmp_path: Path, refused) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,33 @@ def test_a_ct_without_a_value_below_zero_is_told(tmp_path: Path) -> None:
         with collected_warnings() as warnings:
             load_case(case_of(tmp_path / "ct.nii", tmp_path / "mask.nii", (1,), tmp_path))
         assert [warning.code for warning in warnings] == told
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda hu: hu, []),
+        (lambda hu: hu - 1024, ["hardly a value of this CT is above -300"]),
+        (lambda hu: hu / 100, ["the values of this CT go from -1"]),
+        (lambda hu: np.clip(hu, -160, 240), ["of the mask's voxels have the image's least value, -160"]),
+        (lambda hu: np.clip(hu, -160, 40), ["least value, -160", "largest value, 40"]),
+        (lambda hu: np.clip(hu, -1000, 3000), []),
+    ],
+)
+def test_a_ct_that_was_rescaled_twice_or_cut_off_at_a_window_is_told(
+    shared_data: Path, tmp_path: Path, made: Callable[[np.ndarray], np.ndarray], told: list[str]
+) -> None:
+    """What is left of an image that was made for looking at, or converted by a program that knew the intercept."""
+    folder = shared_data / "ibsi" / "ct_phantom" / "nifti"
+    image, mask = (sitk.ReadImage(str(next((folder / name).iterdir()))) for name in ("image", "mask"))
+    changed = sitk.GetImageFromArray(made(sitk.GetArrayFromImage(image).astype(np.float32)))
+    changed.CopyInformation(image)
+    sitk.WriteImage(changed, str(tmp_path / "ct.nii"))
+    sitk.WriteImage(mask, str(tmp_path / "mask.nii"))
+    with collected_warnings() as warnings:
+        load_case(case_of(tmp_path / "ct.nii", tmp_path / "mask.nii", (1,), tmp_path))
+    assert [warning.code for warning in warnings] == [Code.IMAGE_UNITS] * len(told)
+    assert all(part in warning.reason for part, warning in zip(told, warnings, strict=True))
 
 
 def test_a_mask_that_reaches_beyond_what_was_scanned_is_told(tmp_path: Path) -> None:

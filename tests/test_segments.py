@@ -23,7 +23,7 @@ SIZES = {label: int(np.count_nonzero(label == VALUES)) for label in (1, 2, 3)}
 def cohort(folder: Path, mask: str = "P1/mask.nrrd", values: np.ndarray = VALUES, **header: str) -> Path:
     """A patient with an image and a label map, whose header may name segments."""
     (folder / mask).parent.mkdir(parents=True, exist_ok=True)
-    image = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=VALUES.shape).astype(np.float32))
+    image = sitk.GetImageFromArray(np.random.default_rng(0).normal(0, 100, VALUES.shape).astype(np.float32))
     sitk.WriteImage(image, str((folder / mask).parent / "ct.nrrd"))
     labels = sitk.GetImageFromArray(values, isVector=values.ndim == 4)
     for key, value in header.items():

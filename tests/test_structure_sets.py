@@ -43,6 +43,21 @@ def with_gtv(shared_data: Path, folder: Path, change: Callable[[pydicom.Dataset]
     return folder
 
 
+@pytest.mark.parametrize("declared", ["", "ISO_IR 100", "ISO_IR 192"])
+def test_a_name_in_utf8_is_read_whatever_character_set_the_file_says(
+    shared_data: Path, tmp_path: Path, declared: str
+) -> None:
+    def rename(structures: pydicom.Dataset) -> None:
+        structures.SpecificCharacterSet = "ISO_IR 192"
+        structures.StructureSetROISequence[0].ROIName = "Tumör"
+
+    folder = with_gtv(shared_data, tmp_path / "in", rename)
+    content = (folder / "rs.dcm").read_bytes()
+    assert content.count(b"ISO_IR 192") == 1
+    (folder / "rs.dcm").write_bytes(content.replace(b"ISO_IR 192", declared.encode().ljust(10)))
+    assert [case.roi for case in index(tmp_path / "out", folder, roi=("Tumör",)).cases] == ["Tumör"]
+
+
 def test_a_malformed_roi_gives_way_to_no_other(shared_data: Path, tmp_path: Path) -> None:
     def spoil(structures: pydicom.Dataset) -> None:
         for sequence in (structures.StructureSetROISequence, structures.ROIContourSequence):

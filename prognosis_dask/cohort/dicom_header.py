@@ -121,7 +121,7 @@ def dicom_header(file: OpenFile) -> Header | list[ImageHeader]:
     path, stream = file.path, file.stream
     head = stream.read(262)
     bare = _is_bare_dataset(head)
-    if head[128:132] != b"DICM" and not bare:
+    if not is_dicom(head):
         if path.lower().endswith(".dcm"):
             return Problem(Code.UNREADABLE_FILE, f"named .dcm, but not DICOM ({len(head)} bytes read)", where=path)
         return OtherFile(path, _kind(path, head))
@@ -181,8 +181,13 @@ def _without_class(header: Dataset, path: str, bare: bool) -> Header:
     return Problem(Code.UNREADABLE_FILE, "the header ends before SOPClassUID; copy the file again", where=path)
 
 
+def is_dicom(head: bytes) -> bool:
+    """Whether a file begins as DICOM, by its first 132 bytes: with the preamble, or without it as old exports do."""
+    return head[128:132] == b"DICM" or _is_bare_dataset(head)
+
+
 def _is_bare_dataset(head: bytes) -> bool:
-    """Whether a file starts with DICOM elements but without the preamble, as old exports do."""
+    """Whether a file starts with DICOM elements but without the preamble."""
     return head[:2] in (b"\x08\x00", b"\x02\x00") and head[3:4] == b"\x00" and head[2:4] < b"\x20\x00"
 
 

@@ -87,10 +87,18 @@ def _by_number(dataset: Dataset, sequence: str, keyword: str) -> tuple[dict[int,
 def roi_name(roi: Dataset, number: int) -> str:
     """ROIName, or the number if the name is empty, as DICOM allows, or unreadable."""
     try:
-        name = str(roi.get("ROIName", "") or "").strip()
+        name = _as_meant(str(roi.get("ROIName", "") or "")).strip()
     except Exception:  # an unknown character set may raise anything
         name = ""
     return name or f"ROI {number}"
+
+
+def _as_meant(name: str) -> str:
+    """A name in UTF-8 that was read as Latin-1, which is what no SpecificCharacterSet, or a wrong one, says."""
+    try:
+        return name.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return name
 
 
 def is_closed(contour: Dataset) -> bool:
@@ -253,7 +261,7 @@ def _segment_names(segment: Dataset) -> tuple[str, ...]:
 
     TCIA's segmentations name the anatomy in the label ("Neoplasm, Primary") and the ROI in the description ("GTV-1").
     """
-    names = [str(segment.get(key, "") or "").strip() for key in ("SegmentLabel", "SegmentDescription")]
+    names = [_as_meant(str(segment.get(key, "") or "")).strip() for key in ("SegmentLabel", "SegmentDescription")]
     if not any(names):
         coded = _items(segment, "SegmentedPropertyTypeCodeSequence")
         names = [str(item.get("CodeMeaning", "") or "").strip() for item in coded]

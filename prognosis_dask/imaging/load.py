@@ -36,6 +36,14 @@ SUV = "{SUVbw}g/mL"
 SUV_MOST = (0.05, 1000.0)
 #: Less than this (HU) is no tissue and no air, even with noise: scanners write -2000 and less where they saw nothing.
 LEAST_HU = -1500
+#: What is above this (HU) are fat, organs and bone, which some of each image is.
+FAT_HU = -300
+#: No CT of a body lies within this many HU of zero altogether.
+NARROW_HU = 50
+#: An image that ends at one of these (HU) or beyond was not cut off at a window for soft tissue.
+CUT_HU = (-900, 1000)
+#: Share of a mask that has the image's first or last value by chance at most, and levels of what is no phantom.
+CUT_SHARE, FEWEST_LEVELS = 0.01, 50
 #: Bounds of a voxel's sides (mm): beyond them a header gives them in metres or micrometres.
 VOXEL_MM = (0.005, 50.0)
 _UCUM = {"HU": "[hnsf'U]", "BQML": "Bq/mL", "GML": "g/mL", "CNTS": "{counts}"}
@@ -246,17 +254,39 @@ def _expect_mm(grid: Grid, where: str) -> None:
 
 
 def _expect_tissue(image: sitk.Image, mask: sitk.Image, where: str) -> None:
-    """Warn of a CT without a value below zero, as air and fat have, and of a mask with values that are of nothing."""
+    """Warn of a CT whose values are no Hounsfield units or were cut off, and of a mask on what is no tissue."""
     values = sitk.GetArrayViewFromImage(image)
-    least = values.min()
+    least, most = float(values.min()), float(values.max())
+    doubt = _doubt_of_hu(values, least, most)
+    if doubt:
+        warn(Code.IMAGE_UNITS, f"{doubt}: are these Hounsfield units?", where=where)
+    elif least < LEAST_HU or least > CUT_HU[0] or most < CUT_HU[1]:
+        _expect_whole(values[sitk.GetArrayViewFromImage(mask) > 0], least, most, where)
+
+
+def _doubt_of_hu(values: NumberArray, least: float, most: float) -> str:
     if least >= 0:
-        reason = f"no value of this CT is below {least:g}, not even of air: are these Hounsfield units?"
-        warn(Code.IMAGE_UNITS, reason, where=where)
-    if least < LEAST_HU:
-        nothing = int(np.count_nonzero(values[sitk.GetArrayViewFromImage(mask) > 0] < LEAST_HU))
+        return f"no value of this CT is below {least:g}, not even of air"
+    if least < LEAST_HU and float(np.greater(values, FAT_HU).mean()) < CUT_SHARE:
+        return f"hardly a value of this CT is above {FAT_HU}, and the least is {least:g}, as where -1024 is added twice"
+    if least > -NARROW_HU and most < NARROW_HU:
+        return f"the values of this CT go from {least:g} to {most:g}"
+    return ""
+
+
+def _expect_whole(inside: NumberArray, least: float, most: float, where: str) -> None:
+    """Warn of values in a mask that stand for others: beyond what was scanned, or beyond a window."""
+    nothing = int(np.count_nonzero(np.less(inside, LEAST_HU)))
+    if nothing:
         reason = f"{count(nothing, 'voxel')} of the mask below {LEAST_HU} HU, which is neither tissue nor air: does it "
-        if nothing:
-            warn(Code.MASK_OUTSIDE, f"{reason}reach beyond what was scanned? Used as they are", where=where)
+        warn(Code.MASK_OUTSIDE, f"{reason}reach beyond what was scanned? Used as they are", where=where)
+    if len(np.unique(inside)) < FEWEST_LEVELS:
+        return
+    for end, value, is_cut in (("least", least, least > CUT_HU[0]), ("largest", most, most < CUT_HU[1])):
+        share = float(np.equal(inside, value).mean())
+        if is_cut and share > CUT_SHARE:
+            reason = f"{share:.0%} of the mask's voxels have the image's {end} value, {value:g}: was it cut off at a "
+            warn(Code.IMAGE_UNITS, f"{reason}window? Used as it is", where=where)
 
 
 def _expect_uptake(image: sitk.Image, where: str) -> None:

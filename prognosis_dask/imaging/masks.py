@@ -16,6 +16,7 @@ import numpy as np
 import pydicom
 
 from prognosis_dask.arrays import BoolArray, NumberArray
+from prognosis_dask.cohort.dicom_header import is_dicom
 from prognosis_dask.cohort.headers import FileStamp, Point
 from prognosis_dask.cohort.masks import mask_header
 from prognosis_dask.errors import BucketError, CaseError, Code, collected_warnings, warn
@@ -269,10 +270,9 @@ def open_mask(path: str, etag: str = "") -> Iterator[MaskFile]:
 
 
 def _is_dicom(stream: BinaryIO | RangeReader) -> bool:
-    """A preamble and ``DICM``; or, in old exports without one, the group number of the first element."""
     start = stream.read(132)
     stream.seek(0)
-    return start[128:] == b"DICM" or start[:2] in (b"\x02\x00", b"\x08\x00")
+    return is_dicom(start)
 
 
 def _stored_pixels(dataset: pydicom.Dataset, stream: RangeReader) -> StoredPixels | None:

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.crawl import read_headers
+from prognosis_dask.cohort.dicom_header import is_dicom
 from prognosis_dask.cohort.headers import MaskHeader
 from prognosis_dask.cohort.rois import Candidate, check_rules, matches, select
 from prognosis_dask.cohort.sources import UnusableRow, is_table, read_table
@@ -142,9 +143,10 @@ def _expect_there(image: Path | str, mask: Path | str) -> None:
 
 
 def _may_be_image(path: Path) -> bool:
-    from pydicom.misc import is_dicom
-
-    return path.name.lower().endswith(VOLUME_SUFFIXES) or is_table(path) or is_dicom(path)
+    if path.name.lower().endswith(VOLUME_SUFFIXES) or is_table(path):
+        return True
+    with path.open("rb") as stream:
+        return is_dicom(stream.read(132))
 
 
 def _cases(image: Path, mask: Path | None, names: tuple[str, ...], folder: Path) -> list[Case]:

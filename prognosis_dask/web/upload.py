@@ -22,6 +22,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
+from prognosis_dask.cohort.dicom_header import is_dicom
 from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.errors import count
 from prognosis_dask.prediction.resolve import free_name, mask_name
@@ -339,7 +340,7 @@ def _suffix(path: Path, limits: Limits) -> str | None:
     """The file's kind by its content, as the ending that readers know it by; None for what is no image."""
     with path.open("rb") as stream:
         head = stream.read(_HEAD)
-    if head[128:132] == b"DICM" or (head[:2] in (b"\x08\x00", b"\x02\x00") and head[3:4] == b"\x00"):
+    if is_dicom(head):
         return ".dcm"
     if head[:4] == b"NRRD":
         _check_nrrd(path, limits)
