@@ -113,4 +113,7 @@ def test_a_summary_holds_what_is_described(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "summary.json").read_text()) == {"n_cases": 3}
     with pytest.raises(StatisticsError, match=r"summary\.json: unknown key 'cases', expected one of title, n_cases"):
         write_summary(tmp_path, {"cases": 3})
-    assert len({key for key, _, _ in SUMMARY}) == len(SUMMARY)
+    with pytest.raises(StatisticsError, match=r"summary\.json: n_cases is '3', expected a whole number"):
+        write_summary(tmp_path, {"n_cases": "3"})
+    assert len({column.name for column in SUMMARY}) == len(SUMMARY)
+    assert {column.name for column in SUMMARY if not column.unit and column.kind in ("integer", "number")} == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,15 @@ from prognosis_dask.cli.main import main
 from prognosis_dask.config.job import CohortSection, DeepSection, Job, ModelSection
 from prognosis_dask.config.job import SynthSection as Synth
 from prognosis_dask.config.radiomics import RadiomicsSection
+from prognosis_dask.errors import JobError
 from prognosis_dask.execution.cluster import LocalSpec, connect
 from prognosis_dask.features import registry
 from prognosis_dask.features.registry import documentation
+from prognosis_dask.modelling.data.families import kind_of
+from prognosis_dask.modelling.data.pairing import read_measurement
 from prognosis_dask.report.read import read_run
 from prognosis_dask.report.sections.features import families
+from prognosis_dask.workflows.run import check_inputs
 from tests.extent_family import EXTENT
 
 JOB = Job(
@@ -63,3 +68,16 @@ def test_an_entry_in_the_list_brings_a_family_into_dataset_status_and_report(
     page = result.report.read_text(encoding="utf-8")
     assert '<th scope="row" class="l">extent</th><td class="n">3</td>' in page
     assert "`extent` | case, axis | float64" in documentation()
+
+    pairs = read_measurement(tmp_path)
+    assert [name for name, family in zip(pairs.features, pairs.families, strict=True) if family == "extent"] == [
+        "extent_x", "extent_y", "extent_z",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_job_s_model_may_have_a_new_family_and_no_unknown_one() -> None:
+    check_inputs(replace(JOB, model=ModelSection(features="extent", selector="")), model=True)
+    assert kind_of("extent CT") == "extent"
+    with pytest.raises(JobError, match=r"model.features is 'extents', expected one of 'radiomics', .*'extent', 'both'"):
+        check_inputs(replace(JOB, model=ModelSection(features="extents")), model=True)

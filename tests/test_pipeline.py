@@ -232,7 +232,7 @@ def test_running_again_computes_nothing(
         ),
         (["run", str(JOBS / "lung1.toml")], "names no images; set cohort.sources"),
         (["run", str(JOBS / "lung1.toml"), "--set", "cohort.sources=['/nowhere']"], "/nowhere"),
-        (["run", str(JOBS / "demo.toml"), "--set", "deep.enabled=false"], "set model.features = 'radiomics'"),
+        (["run", str(JOBS / "demo.toml"), "--set", "deep.enabled=false"], "or model.features = 'radiomics'"),
         (["status", "/nowhere"], "no run in /nowhere"),
         (["report", "/nowhere"], "/nowhere holds no run.json"),
         (["index", "/nowhere", "-o", "index"], "/nowhere"),

@@ -29,7 +29,7 @@ from prognosis_dask.errors import ClusterError
 from prognosis_dask.execution.clusters import hosts, managed
 from prognosis_dask.execution.clusters.spec import AnyCluster, LocalSpec, read_cluster
 from prognosis_dask.execution.monitor import LOG_EVERY
-from prognosis_dask.execution.progress import duration
+from prognosis_dask.execution.progress import History, duration
 from prognosis_dask.execution.task import KEEP_MEMORY
 from prognosis_dask.execution.versions import is_optional, package_versions
 from prognosis_dask.objects.address import Address, is_address, parse_address
@@ -112,6 +112,7 @@ def joined(workers: Workers) -> Iterator[Client]:
 
 #: Seconds before a map that is not done shows a bar on a terminal.
 _SHOWN_AFTER = 2.0
+_TASKS = "tasks"
 
 
 def map_on(client: Client, *, gpu: bool = False) -> Map:
@@ -144,16 +145,17 @@ def map_on(client: Client, *, gpu: bool = False) -> Map:
 def _wait(futures: Sequence[Future[Any]]) -> None:
     """Wait for all, or raise the first failure. Ctrl-C in ``gather``'s own waiting prints a traceback per task."""
     done = as_completed(futures)
-    shown = tqdm(done, "tasks", len(futures), leave=False, delay=_SHOWN_AFTER, disable=None, dynamic_ncols=True)
-    begun = told = time.monotonic()
+    shown = tqdm(done, _TASKS, len(futures), leave=False, delay=_SHOWN_AFTER, disable=None, dynamic_ncols=True)
+    history, logged = History(), time.monotonic()
     for number, future in enumerate(shown, 1):
         if future.status != "finished":
             future.result()
-        waiting = len(futures) - number
-        if shown.disable and waiting and time.monotonic() - told > LOG_EVERY:  # no terminal: a log, a batch system
-            told = time.monotonic()
-            left = duration((told - begun) / number * waiting)
-            print(f"{number} of {len(futures)} tasks done, about {left} left", file=sys.stderr, flush=True)
+        waiting, now = len(futures) - number, time.monotonic()
+        history.add(now, {_TASKS: number})
+        if shown.disable and waiting and now - logged > LOG_EVERY:  # no terminal: a log, a batch system
+            logged, rate = now, history.rate(_TASKS, now)
+            left = f", about {duration(waiting / rate)} left" if rate else ""
+            print(f"{number} of {len(futures)} tasks done{left}", file=sys.stderr, flush=True)
 
 
 def _same(value: Any) -> Any:

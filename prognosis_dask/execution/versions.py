@@ -7,10 +7,12 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 
 OWN = "prognosis-dask"
-#: Requirements that no value depends on: pages and pictures, progress, and how workers are reached.
+#: Requirements that no value depends on: pages and pictures, progress, processes, how workers are reached,
+#: and lifelines, which results are compared with.
 WITHOUT_VALUES = frozenset(
     (
-        *("bokeh", "jinja2", "matplotlib", "prometheus-client", "python-multipart", "starlette", "tqdm", "uvicorn"),
+        *("bokeh", "jinja2", "lifelines", "matplotlib", "prometheus-client", "psutil", "python-multipart"),
+        *("starlette", "tqdm", "uvicorn"),
         *("asyncssh", "cryptography", "dask-cuda", "dask-jobqueue", "dask-kubernetes"),
         "setuptools",  # holds distutils, for MXNet's import
     )

@@ -137,6 +137,7 @@ BRAIN = Stage(
         label("size_feature", "size_feature", "name of a figure of the tumour's size or place", optional=True),
         units=label("size_units", "size_feature", "its unit", optional=True),
         part=_size_and_place,
+        handful=True,
     ),
     # four sequences of 256 x 256 x 48, the template and the registrations
     memory=2_000_000_000,
@@ -169,10 +170,9 @@ SEGMENT = Stage(
 def _read_cubes(value: Callable[[str], Any]) -> bool:
     from prognosis_dask.networks.catalogue import is_cube_network
 
-    networks = ("deep", "deep_2")
     return any(
         value(f"{name}.enabled") and is_cube_network(value(f"{name}.network"), value(f"{name}.input_shape"))
-        for name in networks
+        for name in NETWORKS
     )
 
 
@@ -219,6 +219,8 @@ def _network(name: str, title: str) -> Stage:
 
 DEEP = _network("deep", "Deep features")
 DEEP_2 = _network("deep_2", "Deep features of the second network")
+#: Families of networks, each named after its section of the job.
+NETWORKS = (DEEP.name, DEEP_2.name)
 
 #: In the order of their variables in the dataset; the order in which a case passes them follows from their needs.
 STAGES: tuple[Stage, ...] = (ROI, RADIOMICS, IBSI, MAPS, BRAIN, SEGMENT, CUBE, DEEP, DEEP_2)

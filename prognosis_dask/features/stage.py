@@ -108,6 +108,8 @@ class Family:
         From a feature's name to what the report calls the features that it belongs to.
     if_constant
         What to look at where features of the family have one value in all cases.
+    handful
+        Whether they are a few figures that enter a model as clinical columns do; else many, which are selected from.
     """
 
     values: VariableSpec
@@ -116,6 +118,7 @@ class Family:
     labels: VariableSpec | None = None
     part: Callable[[str], str] | None = None
     if_constant: str = ""
+    handful: bool = False
 
     @property
     def name(self) -> str:

@@ -108,7 +108,7 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     Raises
     ------
     StatisticsError
-        When it has a key that the schema does not know.
+        When it has a key that the schema does not know, or a value of another kind.
     """
     check_summary(summary)
     write_json(folder / SUMMARY, summary)

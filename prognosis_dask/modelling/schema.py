@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prognosis_dask.errors import StatisticsError
@@ -338,13 +338,16 @@ def documentation() -> str:
     """The page ``docs/models.md``."""
     parts = [_HEAD]
     for spec in TABLES:
-        rows = [
-            f"| `{column.name}` | {column.kind} | {column.unit} | {column.meaning}{_when(column)} |"
-            for column in spec.columns
-        ]
-        parts += [f"## {spec.name}.csv", "", f"One row: {spec.meaning}.", "", *_COLUMNS, *rows, ""]
-    rows = [f"| `{key}` | {kind} | {meaning} |" for key, kind, meaning in SUMMARY]
-    return "\n".join([*parts, "## summary.json", "", "| key | type | meaning |", "|---|---|---|", *rows, ""])
+        parts += [f"## {spec.name}.csv", "", f"One row: {spec.meaning}.", "", *_COLUMNS, *_rows(spec.columns), ""]
+    return "\n".join(
+        [*parts, "## summary.json", "", _COLUMNS[0].replace("column", "key"), _COLUMNS[1], *_rows(SUMMARY), ""]
+    )
+
+
+def _rows(columns: Sequence[Column]) -> list[str]:
+    return [
+        f"| `{column.name}` | {column.kind} | {column.unit} | {column.meaning}{_when(column)} |" for column in columns
+    ]
 
 
 def _when(column: Column) -> str:
@@ -366,54 +369,60 @@ begin so. Units are in UCUM's notation. A table with an unknown column, or witho
 """
 
 
-#: What ``summary.json`` may hold: key, type, meaning.
+#: What ``summary.json`` may hold.
 SUMMARY = (
-    ("title", "text", "the specification's"),
-    ("n_cases", "number", "cases in the analysis"),
-    ("n_patients", "number", "their patients"),
-    ("n_events", "number", "patients with the event; survival only"),
-    ("n_competing", "number", "patients with a competing event, where events compete"),
-    ("n_entered_late", "number", "cases that were followed from later than day 0 on, where there are any"),
-    ("median_follow_up_days", "number", "by the reverse Kaplan-Meier estimate; survival only"),
-    ("classes", "object", "cases by class; classes only"),
-    ("left_out", "object", "rows that are not in the analysis, by reason"),
-    ("rows", "text", "what a row is: `patient` or `case`"),
-    ("not_fitted", "text", "why there is no model; then little else is there"),
-    ("procedure", "text", "the final procedure, or the folder of another cohort's model"),
-    ("validation", "object", "how it was validated"),
-    ("c_index_cv", "number", "Harrell's C of the final procedure on held-out cases; survival only"),
-    ("c_index_cv_lower", "number", "lower bound of its 95 % interval"),
-    ("c_index_cv_upper", "number", "its upper bound"),
-    ("c_index_in_sample", "number", "the same of the cases that it was fitted on"),
-    ("logrank_p", "number", "of the held-out risk groups; survival only"),
-    ("auc_cv", "number", "AUC of the final procedure on held-out cases; classes only"),
-    ("auc_cv_lower", "number", "lower bound of its 95 % interval"),
-    ("auc_cv_upper", "number", "its upper bound"),
-    ("auc_in_sample", "number", "the same of the cases that it was fitted on"),
-    ("interval", "text", "how intervals came about"),
-    ("versions", "object", "of the program and what it requires, by name"),
-    ("curve", "text", "the procedure whose ranking curve.csv follows"),
-    ("spread", "list", "5th and 95th percentile of what the final model predicts its own cases, by horizon or class"),
-    ("k_final", "number", "features in the final model"),
-    ("features", "list", "their families"),
-    ("rows_said", "list", "notes on what a row is"),
-    ("label", "list", "notes on what selection learns from"),
-    ("notes", "list", "all notes"),
-    ("external", "bool", "true where another cohort's model was validated"),
-    ("met_before", "number", "cases that such a model was fitted on"),
-    ("met_by", "text", "by what these are known"),
+    _text("title", "the specification's"),
+    _count("n_cases", "cases in the analysis"),
+    _count("n_patients", "their patients"),
+    _count("n_events", "patients with the event", "survival"),
+    _count("n_competing", "patients with a competing event, where events compete"),
+    _count("n_entered_late", "cases that were followed from later than day 0 on, where there are any"),
+    _number("median_follow_up_days", "by the reverse Kaplan-Meier estimate", "survival", unit="d"),
+    Column("classes", "object", "", "cases by class", "classes"),
+    Column("left_out", "object", "", "rows that are not in the analysis, by reason"),
+    _text("rows", "what a row is: `patient` or `case`"),
+    _text("not_fitted", "why there is no model; then little else is there"),
+    _text("procedure", "the final procedure, or the folder of another cohort's model"),
+    Column("validation", "object", "", "how it was validated"),
+    _number("c_index_cv", "Harrell's C of the final procedure on held-out cases", "survival"),
+    _number("c_index_cv_lower", "lower bound of its 95 % interval"),
+    _number("c_index_cv_upper", "its upper bound"),
+    _number("c_index_in_sample", "the same of the cases that it was fitted on"),
+    _number("logrank_p", "of the held-out risk groups", "survival"),
+    _number("auc_cv", "AUC of the final procedure on held-out cases", "classes"),
+    _number("auc_cv_lower", "lower bound of its 95 % interval"),
+    _number("auc_cv_upper", "its upper bound"),
+    _number("auc_in_sample", "the same of the cases that it was fitted on"),
+    _text("interval", "how intervals came about"),
+    Column("versions", "object", "", "of the program and what it requires, by name"),
+    _text("curve", "the procedure whose ranking curve.csv follows"),
+    Column(
+        "spread",
+        "list",
+        "",
+        "5th and 95th percentile of what the final model predicts its own cases, by horizon or class",
+    ),
+    _count("k_final", "features in the final model"),
+    Column("features", "list", "", "their families"),
+    Column("rows_said", "list", "", "notes on what a row is"),
+    Column("label", "list", "", "notes on what selection learns from"),
+    Column("notes", "list", "", "all notes"),
+    Column("external", "bool", "", "true where another cohort's model was validated"),
+    _count("met_before", "cases that such a model was fitted on"),
+    _text("met_by", "by what these are known"),
 )
 
 
 def check_summary(summary: Mapping[str, Any]) -> None:
-    """Check that a summary has no key that the schema does not know.
+    """Check that a summary has no key that the schema does not know, and no value of another kind.
 
     Raises
     ------
     StatisticsError
         Names the key.
     """
-    known = [key for key, _, _ in SUMMARY]
-    for key in summary:
+    known = {column.name: column for column in SUMMARY}
+    for key, value in summary.items():
         if key not in known:
             raise StatisticsError(f"summary.json: unknown key {key!r}, expected one of {', '.join(known)}")
+        known[key].check(value, "summary.json")

@@ -14,8 +14,8 @@ from prognosis_dask.errors import StatisticsError
 Row: TypeAlias = dict[str, Any]
 Tables: TypeAlias = dict[str, list[Row]]
 
-#: ``cell`` is shown as it is written: a count, or a text of numbers.
-Kind = Literal["text", "cell", "integer", "number"]
+#: ``cell`` is shown as it is written: a count, or a text of numbers. The last three are of JSON alone.
+Kind = Literal["text", "cell", "integer", "number", "bool", "list", "object"]
 #: Which endpoint's tables have a column; empty: those of both.
 Of = Literal["", "survival", "classes"]
 
@@ -56,6 +56,20 @@ class Column:
     def several(self) -> bool:
         """Whether it stands for several columns."""
         return self.name.endswith("*")
+
+    def check(self, value: object, where: str) -> None:
+        """Check that a value, unless it is missing, is of the column's kind.
+
+        Raises
+        ------
+        StatisticsError
+            Names ``where``, the column and the value.
+        """
+        if value is None or value == "" or (isinstance(value, float) and isnan(value)):
+            return
+        types, expected = _KINDS[self.kind]
+        if not isinstance(value, types):
+            raise StatisticsError(f"{where}: {self.name} is {value!r}, expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -112,17 +126,16 @@ class TableSpec:
             Names table, column and value.
         """
         for name, value in row.items():
-            kind = self.column(name).kind
-            if not _is(kind, value):
-                raise StatisticsError(f"{self.name}.csv: {name} is {value!r}, expected {_KINDS[kind]}")
+            self.column(name).check(value, f"{self.name}.csv")
 
 
-_KINDS = {"text": "text", "cell": "text or a count", "integer": "a whole number", "number": "a number"}
-
-
-def _is(kind: Kind, value: object) -> bool:
-    if value is None or value == "" or (isinstance(value, float) and isnan(value)):
-        return True
-    if kind in ("text", "cell"):
-        return isinstance(value, str) or (kind == "cell" and isinstance(value, Integral))
-    return isinstance(value, Integral if kind == "integer" else Real)
+#: Of each kind the types of its values, and what a message calls it.
+_KINDS: Mapping[Kind, tuple[tuple[type, ...], str]] = {
+    "text": ((str,), "text"),
+    "cell": ((str, Integral), "text or a count"),
+    "integer": ((Integral,), "a whole number"),
+    "number": ((Real,), "a number"),
+    "bool": ((bool,), "true or false"),
+    "list": ((list, tuple), "a list"),
+    "object": ((Mapping,), "an object"),
+}

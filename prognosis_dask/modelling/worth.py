@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prognosis_dask.errors import count
-from prognosis_dask.modelling.data.families import NETWORKS
+from prognosis_dask.features.registry import NETWORKS
 from prognosis_dask.modelling.folder import known_json, number_or_none
 from prognosis_dask.modelling.saved import MODEL, Frozen
 

@@ -26,7 +26,7 @@ from prognosis_dask.cohort.series import read_listing
 from prognosis_dask.errors import Code, Problem
 from prognosis_dask.features.dataset import read_features
 from prognosis_dask.features.registry import ROI
-from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, MEASURED_FAMILIES, kind_of
+from prognosis_dask.modelling.data.families import image_families, kind_of, measured_families
 from prognosis_dask.modelling.data.network_features import NetworkFeatures
 from prognosis_dask.modelling.data.reading import read_tables
 from prognosis_dask.modelling.data.sources import dataset_source
@@ -175,7 +175,7 @@ def _sentence(warning: Problem) -> str:
 
 def _of_brain(run: Path, case: Case, out: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What the brain stage says of the case, and its pictures, which go to the folder ``out`` too."""
-    store = BrainStore(run / "brain")
+    store = BrainStore(run / BrainStore.stage)
     pictures = {}
     for name in ("epitome", "quality"):
         pictures[name] = (Path(store.folder(case.case_id)) / f"{name}.png").read_bytes()
@@ -295,8 +295,6 @@ def place_among(quantiles: FloatArray, score: float, cutoff: float | None) -> Fi
 _MOST_LISTED = 8
 #: Part of the training spacing by which a scan's may lie beyond it without a warning.
 _SPACING_SLACK = 0.05
-#: Kinds of features that come from the images: none of a scan's may be missing.
-_FROM_IMAGES = (*IMAGE_FAMILIES, *MEASURED_FAMILIES)
 _MEDIAN = QUANTILES.index(0.5)
 
 
@@ -312,10 +310,11 @@ def feature_row(model: ScanModel, dataset: xr.Dataset, run: Path) -> FeatureTabl
     source = dataset_source(dataset.drop_vars(["time_days", "event"]), "the scan")  # nobody knows them yet
     table = read_tables([source], None, [e for e in frozen.encodings if source.find(e.column) is not None]).table
     if model.network is not None:
-        volumes, brains = run / "volumes.zarr", run / "brain"
+        volumes, brains = run / "volumes.zarr", run / BrainStore.stage
         make_volumes(brains, volumes, list(table.case_ids), model.job.grade)
         table = NetworkFeatures(str(volumes), model.job.grade).extend_by(table, read_trained(model.network))
-    measured = {name for one in frozen.encodings if kind_of(one.family) in _FROM_IMAGES for name in one.features}
+    from_image = {*image_families(), *measured_families()}  # none of these may be missing
+    measured = {name for one in frozen.encodings if kind_of(one.family) in from_image for name in one.features}
     held = {*table.features, *measured, *feature_names()}
     missing = [name for name in frozen.fitted.features if name not in held]
     units = dict(zip(frozen.fitted.features, frozen.fitted.units, strict=True))

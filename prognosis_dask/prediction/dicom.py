@@ -24,7 +24,7 @@ from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.features.dataset import read_features
 from prognosis_dask.features.guard import Stopwatch, guarded
-from prognosis_dask.features.registry import families
+from prognosis_dask.features.registry import NETWORKS, families
 from prognosis_dask.imaging.load import load_roi, unit_of
 from prognosis_dask.imaging.roi import grid_of
 from prognosis_dask.imaging.series import series_grid
@@ -47,8 +47,6 @@ FILES: Final = ("mask.seg.dcm", "measurements.sr.dcm")
 SCHEME: Final = "99PROGNOSIS"
 #: Characters of a code value; of longer ones, which DICOM has too, readers know little.
 _CODE: Final = 16
-#: What is measured of the region; networks' features have no meaning of their own.
-_MEASURED: Final = ("radiomics", "ibsi", "size")
 _RESEARCH: Final = "Research use only"
 _PROGRAM: Final = "prognosis_dask"
 _NO_UNIT: Final = "1"
@@ -122,7 +120,7 @@ def _mask(case: Case, listing: SeriesListing, context: DicomTask) -> tuple[BoolA
         with nullcontext(case) if case.mask else MaskStore(f"{context.run}/segment").with_mask(case) as outlined:
             roi = load_roi(outlined, context.image, full=True, one_slice=True)
         return sitk.GetArrayFromImage(roi.mask) > 0, roi.full
-    stored = BrainStore(Path(context.run) / "brain").read(case.case_id).tumour
+    stored = BrainStore(Path(context.run) / BrainStore.stage).read(case.case_id).tumour
     grid = series_grid(listing, context.image.gap_tolerance)
     on = sitk.Image(list(grid.size), sitk.sitkUInt8)
     on.SetSpacing(grid.spacing)
@@ -327,7 +325,7 @@ def _measurements(listing: SeriesListing, context: DicomTask) -> Iterator[Measur
     dataset = read_features(context.run)
     own = "" if context.brain else unit_of(listing, context.image)
     for family in families():
-        if family.name not in _MEASURED or family.name not in dataset:
+        if family.name in NETWORKS or family.name not in dataset:  # a network's features have no meaning of their own
             continue
         names = dataset[str(dataset[family.name].dims[1])].values
         held = family.units.name if family.units else ""

@@ -14,6 +14,7 @@ from prognosis_dask.config.job import CohortSection, Job, SynthSection, load_job
 from prognosis_dask.errors import JobError, StatisticsError
 from prognosis_dask.execution.record import recorded_job
 from prognosis_dask.features.loaded import load_stages
+from prognosis_dask.features.registry import stages
 from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, clinical_inputs
 from prognosis_dask.modelling.data.families import kind_of
 from prognosis_dask.modelling.data.feature_origin import digests, origin_of, other_origin
@@ -145,13 +146,10 @@ def load_model(folder: Path) -> ScanModel:
     job = replace(
         job,
         synth=SynthSection(),
-        radiomics=replace(job.radiomics, enabled=job.radiomics.enabled and bool(families & {"radiomics", "volume"})),
-        ibsi=replace(job.ibsi, enabled=job.ibsi.enabled and "ibsi" in families),
         maps=replace(job.maps, enabled=False),
-        deep=replace(job.deep, enabled=job.deep.enabled and "deep" in families),
-        deep_2=replace(job.deep_2, enabled=job.deep_2.enabled and "deep_2" in families),
         grade=replace(job.grade, enabled=False),
     )
+    job = _without_idle_stages(job, families)
     _expect_same_features(folder, frozen, job)
     worth = worth_of(frozen, models)
     key = re.sub(r"[^a-z0-9]+", "-", (job.name or folder.name).lower()).strip("-") or "model"
@@ -192,6 +190,18 @@ def _families(frozen: Frozen) -> set[str]:
     return {kind_of(family[name]) for name in frozen.fitted.features}
 
 
+def _without_idle_stages(job: Job, families: set[str]) -> Job:
+    """The job without the stages of features that the model does not ask for, unless another stage needs them."""
+    wanted = families | ({"radiomics"} if "volume" in families else set())
+    needed = {name for stage in stages() for name in stage.needs}
+    for stage in stages():
+        if stage.switch and stage.family and stage.family.name not in wanted and stage.name not in needed:
+            section, _, switch = stage.switch.partition(".")
+            off = replace(getattr(job, section), **{switch: False})
+            job = replace(job, **{section: off})
+    return job
+
+
 def _expect_same_features(folder: Path, frozen: Frozen, job: Job) -> None:
     modalities = {encoding.modality for encoding in frozen.encodings if encoding.modality}
     made = load_stages(job, "").settings()
@@ -211,7 +221,7 @@ def _training(run: Path) -> TrainingScans:
     if (run / "features.csv").is_file():
         with (run / "features.csv").open(newline="", encoding="utf-8") as stream:
             modalities = {row["modality"] for row in csv.DictReader(stream) if row.get("modality")}
-    brains = [header.get("attributes", {}) for header in BrainStore(join(kept_in(run), "brain")).headers()]
+    brains = [header.get("attributes", {}) for header in BrainStore(join(kept_in(run), BrainStore.stage)).headers()]
     references = Counter(str(brain["reference"]) for brain in brains if "reference" in brain).most_common(1)
     reference = references[0][0] if references else ""
     crops = RoiStore(join(kept_in(run), "rois.zarr")).headers()

@@ -32,6 +32,7 @@ from prognosis_dask.prediction.model import ScanModel, cohort_rules
 from prognosis_dask.prediction.resolve import ScanFiles, Upload, resolve_upload
 from prognosis_dask.prediction.result import ScanPrediction, without_identifiers
 from prognosis_dask.prediction.slices import SliceTask, write_slices
+from prognosis_dask.storage.brains import BrainStore, MaskStore
 from prognosis_dask.storage.ledger import Ledger, TaskResult, Values
 from prognosis_dask.workflows.run import run_features
 
@@ -223,8 +224,8 @@ def _run_stages(model: ScanModel, case: Case, run: Path, context: ScanContext, s
 
 
 def _slices(model: ScanModel, case: Case, context: ScanContext) -> Future:
-    brains = str(context.work / "run" / "brain") if model.job.brain.enabled else ""
-    masks = str(context.work / "run" / "segment") if model.job.segment.enabled and not case.mask else ""
+    brains = str(context.work / "run" / BrainStore.stage) if model.job.brain.enabled else ""
+    masks = str(context.work / "run" / MaskStore.stage) if model.job.segment.enabled and not case.mask else ""
     task = SliceTask(str(context.out / "slices.zarr"), model.job.image, brains, masks)
     return _submit(context, "slices", write_slices, task, case)
 

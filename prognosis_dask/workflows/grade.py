@@ -20,7 +20,7 @@ from prognosis_dask.errors import BucketError, CaseError, JobError, StatisticsEr
 from prognosis_dask.execution.record import recorded_job
 from prognosis_dask.features.dataset import read_features
 from prognosis_dask.modelling.data.endpoint import Classes
-from prognosis_dask.modelling.data.families import NETWORKS
+from prognosis_dask.modelling.data.families import computed_families, measured_families
 from prognosis_dask.modelling.data.network_features import FAMILY, FILE, NetworkFeatures
 from prognosis_dask.modelling.data.sources import Source, dataset_source
 from prognosis_dask.modelling.estimators import learner_for
@@ -38,9 +38,6 @@ from prognosis_dask.storage.brains import BrainStore, StoredBrain
 from prognosis_dask.storage.ledger import digests_in
 from prognosis_dask.storage.place import fetch_part, kept_in, local_copy
 from prognosis_dask.storage.volumes import create_volumes, write_volume
-
-#: Families of features that a grade is learnt from besides the network's, in the order of the comparison.
-_FAMILIES = ("size", "clinical", "radiomics", *NETWORKS)
 
 
 def check_grade(job: Job) -> None:
@@ -64,10 +61,16 @@ def check_grade(job: Job) -> None:
         told = ", ".join(job.model.classes)
         raise JobError(f"model.classes is {told}; the grade network learns two: the second is the positive one")
     try:
-        grade_spec(job.model, (*_FAMILIES, FAMILY))
+        grade_spec(job.model, (*_families(), FAMILY))
     except StatisticsError as error:
         raise JobError(f"model.{error}") from error
     settle_learner(job.grade)
+
+
+def _families() -> tuple[str, ...]:
+    """What a grade is learnt from besides its network, in the order of the comparison: all that a run measures."""
+    few = [name for name in measured_families() if name not in (*computed_families(), "volume")]
+    return (*few, "clinical", *computed_families())
 
 
 def fit_grade(
@@ -104,12 +107,12 @@ def fit_grade(
     """
     section = replace(job.grade, engine=settle_learner(job.grade))
     source = _features(dataset_source(dataset, "the run"), section)
-    brains, volumes, networks = (join(kept_in(folder), name) for name in ("brain", "volumes.zarr", "networks"))
+    brains, volumes, networks = (join(kept_in(folder), name) for name in (BrainStore.stage, "volumes.zarr", "networks"))
     contents = make_volumes(brains, volumes, source.cases, section, map, digests_in(folder, BrainStore.stage))
     _expect_volumes(source, contents, brains)
     remove_abandoned(folder / "networks" / FILE)
     known = {*source.families.values(), *(("clinical",) if section.clinical else ())}
-    spec = grade_spec(job.model, (*(family for family in _FAMILIES if family in known), FAMILY))
+    spec = grade_spec(job.model, (*(family for family in _families() if family in known), FAMILY))
     of_case = dict(zip(source.cases, contents, strict=True))
     features = NetworkFeatures(volumes, section, digest(contents), networks, of_case)
     summary = fit_source(source, spec, folder / "models", map, extend=features.of_folds(training_map or map))
@@ -187,7 +190,7 @@ def _probabilities(trained: Trained, run: Path) -> list[tuple[str, float]]:
     cases = [case for case, failed in zip(source.cases, source.failed["size"], strict=True) if not failed]
     if not cases:
         raise StoreError(f"{run} has no prepared brain")
-    store = BrainStore(join(kept_in(run), "brain"))
+    store = BrainStore(join(kept_in(run), BrainStore.stage))
     volumes = np.stack([volume_of(store.read(case), job.grade) for case in cases])
     _, found = run_network(trained, volumes, job.grade)
     return [(case, float(value)) for case, value in zip(cases, found, strict=True)]
@@ -244,12 +247,11 @@ def _features(source: Source, section: GradeSection) -> Source:
     if absent:
         raise JobError(f"grade.clinical names {absent[0]!r}; the cohort's table has no such column")
     wanted = {column.name for column in found.values() if column is not None}
-    kept = tuple(name for name in source.features if source.families.get(name) in _FAMILIES or name in wanted)
+    measured = _families()
+    kept = tuple(name for name in source.features if source.families.get(name) in measured or name in wanted)
     return replace(source, features=kept)
 
 
-#: Families that are many and need a selection; the others enter a model as they are.
-_SELECTED = ("radiomics", *NETWORKS, FAMILY)
 _PENALTIES = (0.01, 0.1, 1.0)
 _COUNTS = (2, 5, 10, 20, 50)
 #: Of two features that correlate more than this one is left: a network's units say much the same, and many that say
@@ -302,7 +304,8 @@ def grade_spec(section: ModelSection, families: Sequence[str]) -> ModelSpec:
 
 
 def _of(common: Procedure, families: tuple[str, ...]) -> Procedure:
-    forced = tuple(family for family in families if family not in _SELECTED)
+    many = (*computed_families(), FAMILY)  # these need a selection; the others enter a model as they are
+    forced = tuple(family for family in families if family not in many)
     if len(forced) == len(families):
         return replace(common, families=families, selector="")
     return replace(common, families=families, forced=forced)

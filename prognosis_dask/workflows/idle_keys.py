@@ -61,7 +61,11 @@ def _rules(job: Job) -> Iterator[_Rule]:
     yield from _cohort_rules(job)
     yield not any(map(names_series, job.cohort.sources)), _all("idc"), "cohort.sources names nothing of the IDC"
     yield job.image.keep_gaps, ("image.fill_gaps",), "image.keep_gaps takes masks as they are"
+    yield not job.run.cache, ("run.cache_gb",), "run.cache names no folder"
+    yield job.idc.limit == 0, ("idc.seed",), "idc.limit is 0, so that nothing is drawn"
     yield not job.brain.enabled, _all("brain"), "brain.enabled is false"
+    none = job.brain.skull_strip == "none"
+    yield none, ("brain.compare_with",), 'brain.skull_strip = "none" strips nothing that could be compared'
     yield not job.segment.enabled, _all("segment"), "segment.enabled is false"
     yield not job.radiomics.enabled, _all("radiomics"), "radiomics.enabled is false"
     yield not job.ibsi.enabled, _all("ibsi"), "ibsi.enabled is false"

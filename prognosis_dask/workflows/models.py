@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prognosis_dask.arrays import Map
 from prognosis_dask.errors import StatisticsError, count
-from prognosis_dask.modelling.data.families import NETWORKS
+from prognosis_dask.features.registry import NETWORKS
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.data.table_one import table1_rows

@@ -44,10 +44,10 @@ from prognosis_dask.features.dataset import (
 )
 from prognosis_dask.features.deep import settle_memory_formats
 from prognosis_dask.features.loaded import LoadedStages, load_stages
-from prognosis_dask.features.registry import DEEP, IBSI, MAPS, RADIOMICS, ROI, came_through, stages_of
+from prognosis_dask.features.registry import MAPS, ROI, came_through, stages, stages_of
 from prognosis_dask.features.stage import all_needs
 from prognosis_dask.modelling.fit import fit_dataset
-from prognosis_dask.modelling.spec import job_spec
+from prognosis_dask.modelling.spec import BOTH, job_spec
 from prognosis_dask.objects.address import join
 from prognosis_dask.objects.files import files_below, put_files
 from prognosis_dask.radiomics.parameter_file import job_params
@@ -234,14 +234,18 @@ def _check_features(job: Job) -> None:
         job_spec(job.model, has_volume=True)
     except StatisticsError as error:
         raise JobError(f"model.{error}") from error
-    for stage, other in ((DEEP, RADIOMICS), (RADIOMICS, DEEP)):
-        if not stage.is_on(job) and job.model.features in (stage.name, "both"):
+    named = job.model.features
+    of_family = {stage.family.name: stage for stage in stages() if stage.family and not stage.family.handful}
+    for family in BOTH if named == "both" else (named,):
+        if family not in of_family:
+            known = ", ".join(map(repr, (*of_family, "both")))
+            raise JobError(f"model.features is {named!r}, expected one of {known}")
+        if not of_family[family].is_on(job):
+            switch = of_family[family].switch
+            others = [f" or model.features = {name!r}" for name, stage in of_family.items() if stage.is_on(job)]
             raise JobError(
-                f"model.features is {job.model.features!r}, but {stage.switch} is false; "
-                f"set model.features = {other.name!r}"
+                f"model.features is {named!r}, but {switch} is false; set {switch} = true{''.join(others[:1])}"
             )
-    if job.model.features == IBSI.name and not IBSI.is_on(job):
-        raise JobError(f"model.features is 'ibsi', but {IBSI.switch} is false; set {IBSI.switch} = true")
 
 
 def _run(job: Job, at: RunContext) -> RunResult:

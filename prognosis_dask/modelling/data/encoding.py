@@ -37,7 +37,7 @@ from prognosis_dask.modelling.data.doubts import (
     serial_date_notes,
     share_notes,
 )
-from prognosis_dask.modelling.data.families import COMPUTED_FAMILIES, IMAGE_FAMILIES, family_of, kind_of, plain_family
+from prognosis_dask.modelling.data.families import computed_families, family_of, image_families, kind_of, plain_family
 from prognosis_dask.modelling.data.outcomes import Outcomes
 from prognosis_dask.modelling.data.sources import Source, matching
 from prognosis_dask.modelling.spec import ColumnRule, ModelSpec
@@ -116,7 +116,7 @@ def learn_encodings(
             if name not in spec.column and (reason := _not_a_feature(source, name)):
                 left_out[reason[0]].append(reason[1])
                 continue
-            if family not in needed and kind_of(family) in IMAGE_FAMILIES:
+            if family not in needed and kind_of(family) in image_families():
                 continue
             column = with_missing(columns[place, name], spec)
             made = _encoding(column, family, rule, lenient=family not in needed)
@@ -128,9 +128,9 @@ def learn_encodings(
             notes += grouped_note(made) + spelling_notes(made) + excel_date_notes(made)
             notes += [] if rule.levels else no_stage_notes(made)
             notes += _not_logged(column, made, rule)
-            if kind_of(family) not in COMPUTED_FAMILIES and not made.levels:
+            if kind_of(family) not in computed_families() and not made.levels:
                 notes += far_code_notes(column)
-                if kind_of(family) not in IMAGE_FAMILIES:
+                if kind_of(family) not in image_families():
                     notes += slip_notes(column) + kinds_notes(column) + age_notes(column) + design_notes(column)
                     notes += (serial_date_notes(column) or row_name_notes(column)) + share_notes(column)
     copies, told = _copies(columns, spec, encodings)
@@ -165,7 +165,7 @@ def _not_a_feature(source: Source, name: str) -> tuple[str, str] | None:
     if tells_the_outcome(name):
         return _OUTCOME_LIKE, name
     family = family_of(name)
-    if name in source.families or kind_of(family) in IMAGE_FAMILIES:
+    if name in source.families or kind_of(family) in image_families():
         return None
     column = source.columns[name]
     texts = [] if isinstance(column.cells, np.ndarray) else column.cells
@@ -261,7 +261,7 @@ def _indicators(columns: Columns, encodings: Sequence[Encoding]) -> list[Encodin
     by_name = {name: column for (_, name), column in columns.items()}
     made = []
     for encoding in encodings:
-        if kind_of(encoding.family) in IMAGE_FAMILIES:
+        if kind_of(encoding.family) in image_families():
             continue
         indicator = replace(
             encoding,

@@ -7,15 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from prognosis_dask.cohort.clinical import key
+from prognosis_dask.features.registry import families
 
-#: Families of networks, each named after its section of the job.
-NETWORKS = ("deep", "deep_2")
-#: Families that programs compute from images: nobody types their values in.
-COMPUTED_FAMILIES = ("radiomics", "ibsi", *NETWORKS)
-#: Families of many columns, made from images: a case without any of them cannot be used.
-IMAGE_FAMILIES = (*COMPUTED_FAMILIES, "features")
-#: Families that are measured on an image, whatever their values are.
-MEASURED_FAMILIES = (*COMPUTED_FAMILIES, "size", "volume")
 #: More columns than this are no clinical ones, unless their names say so; a single numbered one is no row of features.
 _FEW_COLUMNS, _FEWEST_NUMBERED = 30, 2
 _RADIOMICS = re.compile(
@@ -36,6 +29,21 @@ _MOLECULAR = re.compile(
     r"egfr|kras|braf|alk|tp53|pik3ca|brca[12]|ki-?67|her2|pd-?l1|msi|tmb",
     re.IGNORECASE,
 )
+
+
+def computed_families() -> tuple[str, ...]:
+    """Families of many columns that programs compute from images: nobody types their values in."""
+    return tuple(family.name for family in families() if not family.handful)
+
+
+def image_families() -> tuple[str, ...]:
+    """Families of many columns, made from images: a case without any of them cannot be used."""
+    return (*computed_families(), "features")
+
+
+def measured_families() -> tuple[str, ...]:
+    """Families that are measured on an image, whatever their values are."""
+    return (*(family.name for family in families()), "volume")
 
 
 @lru_cache(maxsize=1 << 18)
@@ -68,7 +76,7 @@ def plain_family(names: Sequence[str]) -> str:
     """
     unknown = [name for name in names if not family_of(name)]
     numbered = sum(name[-1:].isdigit() for name in unknown)
-    measured = any(family_of(name) in IMAGE_FAMILIES for name in names)
+    measured = any(family_of(name) in image_families() for name in names)
     few = len(unknown) <= _FEW_COLUMNS and (2 * numbered <= len(unknown) or numbered < _FEWEST_NUMBERED)
     return "clinical" if few and not measured else "features"
 
@@ -80,4 +88,4 @@ def kind_of(family: str) -> str:
     ('radiomics', 'radiomics', 'deep')
     """
     kind = family.partition(" ")[0]
-    return kind if kind in IMAGE_FAMILIES else family
+    return kind if kind in image_families() else family

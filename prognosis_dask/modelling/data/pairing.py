@@ -13,9 +13,9 @@ import numpy as np
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.clinical import key, patient_key, read_rows
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.features.registry import COVARIATE, variables
+from prognosis_dask.features.registry import COVARIATE, families, variables
 from prognosis_dask.modelling.data.columns import number, tells_the_outcome
-from prognosis_dask.modelling.data.families import NETWORKS, family_of
+from prognosis_dask.modelling.data.families import family_of
 from prognosis_dask.tables.headings import no_property
 
 #: Fewest pairs of measurements.
@@ -159,13 +159,10 @@ def _from_run(path: Path) -> Measurement:
 
     dataset = read_features(path)
     blocks = [(np.asarray(dataset["volume_ml"].values, dtype=float)[:, None], ["volume_ml"], "volume")]
-    for family, names in (
-        ("radiomics", "radiomic"),
-        ("ibsi", "ibsi_feature"),
-        *((name, f"{name}_feature") for name in NETWORKS),
-    ):
-        if family in dataset:
-            blocks.append((np.asarray(dataset[family].values, dtype=float), list(dataset[names].values), family))
+    for family in families():
+        if family.name in dataset:
+            names = list(dataset[family.names.name].values)
+            blocks.append((np.asarray(dataset[family.name].values, dtype=float), names, family.name))
     return Measurement(
         np.concatenate([block for block, _, _ in blocks], axis=1),
         tuple(str(name) for _, names, _ in blocks for name in names),

@@ -19,7 +19,7 @@ from prognosis_dask.arrays import BoolArray, IntArray
 from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import Encoding, SourceColumn, unit_of
-from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, MEASURED_FAMILIES, family_of, kind_of
+from prognosis_dask.modelling.data.families import family_of, image_families, kind_of, measured_families
 from prognosis_dask.modelling.data.feature_origin import origin_of
 from prognosis_dask.modelling.data.sources import Source
 
@@ -184,7 +184,7 @@ def _as_known(
 def _as_ever(source: Source, modalities: Sequence[str], known: Sequence[Encoding]) -> Source:
     """For a model that does not say on what it was fitted, since it is older than that or has no image features."""
     several = sorted(set(modalities))
-    if len(several) > 1 and any(kind_of(encoding.family) in IMAGE_FAMILIES for encoding in known):
+    if len(several) > 1 and any(kind_of(encoding.family) in image_families() for encoding in known):
         raise StatisticsError(
             f"the model does not say of which modality its features are, and {source.where} has {', '.join(several)}: "
             "fit it again"
@@ -199,7 +199,7 @@ def _pooled(source: Source, modalities: Sequence[str]) -> Source:
     if len(several) == 1:
         return pooled
     of = np.array(modalities)
-    names = [name for name in source.features if _kind(source, name) in MEASURED_FAMILIES]
+    names = [name for name in source.features if _kind(source, name) in measured_families()]
     held = {name for name in names if all(_any_value(source.columns[name], of == one) for one in several)}
     lost = [name for name in names if name not in held]
     note = f"Rows of {', '.join(several)} are pooled in the same columns, since rows is 'pooled'."
@@ -214,7 +214,7 @@ def _pooled(source: Source, modalities: Sequence[str]) -> Source:
 
 
 def _measured_on(source: Source, block: Block) -> Source:
-    kinds = (*MEASURED_FAMILIES, *IMAGE_FAMILIES)
+    kinds = (*measured_families(), *image_families())
     measured = {name: (block.modality, block.roi) for name in source.features if _kind(source, name) in kinds}
     return replace(source, measured=measured, origin=origin_of(source.origin, block.modality.split(_PLUS)))
 
@@ -241,16 +241,16 @@ def _side_by_side(
         for name, column in made.items():
             kind, new = _kind(source, name), f"{block.label} {name}"
             columns[new] = replace(column, name=new, unit=column.unit or unit_of(name, kind))
-            families[new] = f"{kind} {block.label}" if kind in IMAGE_FAMILIES else kind
+            families[new] = f"{kind} {block.label}" if kind in image_families() else kind
             measured[new] = (block.modality, block.roi)
             if name in set(source.features):
                 features.append(new)
         for family in dict.fromkeys(_kind(source, name) for name in made):
-            if family in IMAGE_FAMILIES:
+            if family in image_families():
                 absent[f"{family} {block.label}"] = np.asarray(at < 0)
             if family in source.failed:
                 own = [column for name, column in made.items() if _kind(source, name) == family]
-                failed[f"{family} {block.label}" if family in IMAGE_FAMILIES else family] = _not_whole(own, len(at))
+                failed[f"{family} {block.label}" if family in image_families() else family] = _not_whole(own, len(at))
     features += [name for name in source.features if name not in set(apart)]
     return replace(
         source,
@@ -273,7 +273,7 @@ def _of_patients(
     columns: dict[str, SourceColumn] = {}
     apart: list[str] = []
     for name, column in source.columns.items():
-        if _kind(source, name) in MEASURED_FAMILIES:
+        if _kind(source, name) in measured_families():
             apart.append(name)
             continue
         at = _one_each(column, members)

@@ -30,6 +30,7 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
+from prognosis_dask.modelling.metrics.intervals import Z95
 from prognosis_dask.modelling.metrics.measured import MeasuredCases, repeats
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.spec import ValidationRule
@@ -234,7 +235,7 @@ def _measured(row: Row, halves: Halves, repeats: int) -> Row:
     drawn = {"lower_drawn": row["lower"], "upper_drawn": row["upper"]}
     if not isfinite(deviation) or row["measure"] == "log_rank_p":  # a p-value is no estimate
         return row | drawn
-    deviation = max(deviation, (row["upper"] - row["lower"]) / (2 * 1.96)) if isfinite(row["lower"]) else deviation
+    deviation = max(deviation, (row["upper"] - row["lower"]) / (2 * Z95)) if isfinite(row["lower"]) else deviation
     lower, upper = bounds(row["measure"], row["value"], _quantile(df) * deviation)
     return row | {"lower": lower, "upper": upper} | drawn
 

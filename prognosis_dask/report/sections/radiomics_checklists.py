@@ -16,7 +16,7 @@ from typing import Any
 from prognosis_dask.errors import count
 from prognosis_dask.features.registry import DEEP, DEEP_2, IBSI, RADIOMICS
 from prognosis_dask.features.stage import TOLD
-from prognosis_dask.modelling.data.families import IMAGE_FAMILIES, kind_of
+from prognosis_dask.modelling.data.families import image_families, kind_of
 from prognosis_dask.modelling.folder import known_json
 from prognosis_dask.report.content import Answer, Block, Heading, Items, Text, filled_in, item_table
 from prognosis_dask.report.read import RunFolder
@@ -127,7 +127,8 @@ def clear(run: RunFolder, tripod: Mapping[str, Answer]) -> list[Block]:
 def uses_images(run: RunFolder) -> bool:
     """Whether CLEAR and METRICS apply: a run of images, or models of image features."""
     frozen = run.model.frozen if run.model is not None else None
-    return bool(run.info) or any(kind_of(one.family) in IMAGE_FAMILIES for one in (frozen.encodings if frozen else ()))
+    encodings = frozen.encodings if frozen else ()
+    return bool(run.info) or any(kind_of(one.family) in image_families() for one in encodings)
 
 
 def clear_answers(run: RunFolder, tripod: Mapping[str, Answer]) -> dict[str, Answer]:
@@ -289,7 +290,7 @@ def without_images(run: RunFolder) -> str:
     plain = [
         name
         for name, own in procedures.items()
-        if own.get("families") and not any(kind_of(family) in IMAGE_FAMILIES for family in own["families"])
+        if own.get("families") and not any(kind_of(family) in image_families() for family in own["families"])
     ]
     if not plain or len(plain) == len(procedures):
         return ""

@@ -149,7 +149,7 @@ def _median_and_range(column: pd.Series[float]) -> tuple[str, str, str]:
 def _least_sure(run: RunFolder, found: pd.DataFrame) -> Picture | None:
     """The pictures of the cases whose brain agrees least with the template's."""
     ranked = found.sort_values(["template_overlap", "upright"], na_position="last", kind="stable")
-    store = BrainStore(join(run.arrays, "brain"))
+    store = BrainStore(join(run.arrays, BrainStore.stage))
     found_pictures = [(case_id, store.picture(case_id)) for case_id in ranked["case_id"][:_SHOWN]]
     shown = [(case_id, picture) for case_id, picture in found_pictures if picture is not None]
     if not shown:
@@ -236,7 +236,7 @@ def automatic(run: RunFolder) -> list[Block]:
         "not reviewed: look at each one. segment/ holds every mask and a picture of it, quality.png.",
         "warning",
     )
-    store = MaskStore(join(run.arrays, "segment"))
+    store = MaskStore(join(run.arrays, MaskStore.stage))
     ranked = sorted(found, key=lambda case_id: per_case(run, "volume_ml").get(case_id, 0.0))
     chosen = dict.fromkeys([ranked[0], ranked[len(ranked) // 2], ranked[-1]])
     pictures = [(case_id, store.picture(case_id)) for case_id in chosen]
