@@ -173,3 +173,32 @@ def test_cases_of_a_patient_with_different_follow_up_are_told(tmp_path: Path) ->
     assert "differ in time" not in said(read(tmp_path, one))
     other = {**one, "time_days": [90 + 13 * (i // 2) + (i == 5) for i in range(24)]}
     assert "The cases of 1 patient, 'P2' first, differ in time or event" in said(read(tmp_path, other))
+
+
+@pytest.mark.parametrize(
+    ("cells", "pair"),
+    [
+        (["male", "female", "mael"], "'mael' and 'male'"),
+        (["m", "f", "м"], "'m' and 'м'"),  # the last one in Cyrillic
+        (["adenocarcinoma", "squamous", "adenocarinoma"], "'adenocarcinoma' and 'adenocarinoma'"),
+    ],
+)
+def test_levels_that_differ_by_a_slip_or_by_the_script_of_a_letter_are_told(
+    cells: list[str], pair: str, tmp_path: Path
+) -> None:
+    assert f"{pair} are levels apart" in said(read(tmp_path, {"word": cells}))
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [["stage II", "stage III"], ["type A", "type B"], ["G12C", "G12D"], ["C34.1", "C34.2"], ["left", "left upper"]],
+)
+def test_levels_that_are_meant_to_be_apart_are_not_told(cells: list[str], tmp_path: Path) -> None:
+    assert "levels apart" not in said(read(tmp_path, {"word": cells}))
+
+
+def test_whole_days_that_are_few_for_a_follow_up_are_told_and_ninety_days_by_plan_are_not(tmp_path: Path) -> None:
+    months = [1 + i * 37 % 83 for i in range(60)]
+    assert "time_days is 81 at most, little for days" in said(read(tmp_path, {"time_days": months}, n=60))
+    planned = [min(30 + i * 37 % 200, 90) for i in range(60)]
+    assert "little for days" not in said(read(tmp_path, {"time_days": planned}, n=60))

@@ -152,6 +152,20 @@ def test_features_beyond_the_training_range_and_missing_ones_are_warned_of() -> 
     assert min(int(row["outside_training"]) for row in rows) >= 1
 
 
+def test_a_feature_in_another_unit_is_told_though_a_few_training_cases_are_as_far_out() -> None:
+    """CRP in mg/dl where the model learnt from mg/l, and one training case with 0.01."""
+    table, other = survival_table(0, n=80, p=4), survival_table(1, n=40, p=4)
+    for one in (table, other):
+        one.X[:, 0] = np.exp(2 + one.X[:, 0])
+    table.X[0, 0], table.X[1, 0] = 0.01, 900.0
+    model = describe(fit_procedure(Procedure(selector="", penalty=(0.1,)), table, 0), table, (), (365.0,))
+    assert not range_warnings(model, other)
+    other.X[:, 0] /= 10
+    name, middle, usual = table.features[0], np.median(other.X[:, 0]), np.median(table.X[:, 0])
+    (warning,) = range_warnings(model, other)
+    assert f"1 of the model's 4 features: {name} (median {middle:.4g}, not {usual:.4g}). In another unit?" in warning
+
+
 def test_cases_that_the_model_was_fitted_on_are_known_by_their_features_and_others_are_not(tmp_path: Path) -> None:
     table, other = survival_table(0, n=40, p=6), survival_table(1, n=30, p=6)
     table.X[3, 2] = np.nan
@@ -164,7 +178,7 @@ def test_cases_that_the_model_was_fitted_on_are_known_by_their_features_and_othe
     assert training_overlap(frozen, other).in_training == 0
     moved = training_overlap(frozen, replace(table, X=table.X + 1e-3))
     assert (moved.in_training, moved.same_id) == (0, 40)
-    assert "have the ID of a training patient and other features" in " ".join(moved.notes(40))
+    assert "40 cases of 40 with the ID of a training patient and other features" in " ".join(moved.notes(40))
 
 
 def test_equal_categories_and_equal_ids_alone_prove_no_case(tmp_path: Path) -> None:

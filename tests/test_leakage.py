@@ -16,7 +16,7 @@ import sksurv.datasets
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
-from prognosis_dask.modelling.data.leakage import find_leaks, immortal_notes
+from prognosis_dask.modelling.data.leakage import find_leaks, immortal_notes, site_notes
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.metrics.competing import subdistribution
 from prognosis_dask.modelling.spec import ColumnRule, EndpointRule, ModelSpec
@@ -204,6 +204,16 @@ def test_a_time_of_delayed_entry_is_no_feature() -> None:
     (said,) = leaks(frame, survival(time, rng.random(200) < 0.6)).items()
     assert said[0] == "entry"
     assert "(--set endpoint.entry=entry models it)" in said[1]
+
+
+def test_a_site_that_tells_the_outcome_is_told_and_one_of_many_is_not() -> None:
+    seen = np.arange(40) % 2 == 0
+    endpoint = Survival(np.arange(1.0, 41.0), seen)
+    (note,) = site_notes(np.where(seen, "scanner A", "scanner B").tolist(), endpoint)
+    assert note.startswith("The site tells in which cases the event was seen: harmonised features")
+    assert site_notes(np.where(seen, "A", "B").tolist(), Classes(seen.astype(np.int64), ("no", "yes")))
+    assert not site_notes([f"S{i % 3}" for i in range(40)], endpoint)
+    assert not site_notes((), endpoint)
 
 
 def test_a_treatment_that_only_those_still_followed_could_have_is_told() -> None:

@@ -57,6 +57,9 @@ _FEWEST_TIMES, _MOST_TIMES = 60, 300
 _MONTH, _CERTAIN, _LEAST_SHARE = float(np.log(30.4375)), 20.0, 0.05
 #: With a value all have the event: told where of the others no more have it than this, and chance does so this rarely.
 _MOST_OTHERS, _BY_CHANCE = 0.6, 1e-9
+#: Words of a column that are compared; Cyrillic and Greek letters that look like Latin ones.
+_MOST_WORDS = 60
+_LOOK_ALIKE = str.maketrans("авекмнорстухіαβεκμνορτυχι", "abekmhopctyxiabekmvoptuxi")
 #: Rows that are alike: so many most telling columns are looked at, and chance makes at most so many pairs of rows alike
 #: in these; of groups of IDs this share has one follow-up each.
 _TELLING, _TWINS_BY_CHANCE, _LEAST_SAME = 6, 0.01, 0.9
@@ -203,6 +206,34 @@ def excel_date_notes(encoding: Encoding) -> list[str]:
         return []
     shown = ", ".join(map(repr, dates[:4]))
     return [f"{encoding.column}: {shown} may be what Excel made of a range or a fraction: mend it in the table."]
+
+
+def slip_of_pen_notes(encoding: Encoding) -> list[str]:
+    """A note where two levels look the same or are one letter apart, as ``mael`` and ``male``.
+
+    >>> slip_of_pen_notes(Encoding("sex", "clinical", levels=("male", "female", "mael", "stage II", "stage III")))
+    ["sex: 'male' and 'mael' are levels apart: write them alike, if they say the same."]
+    """
+    words = [] if encoding.ordered else [word for word in (*encoding.levels, *encoding.grouped) if word != OTHER]
+    pairs = [(one, two) for at, one in enumerate(words[:_MOST_WORDS]) for two in words[at + 1 : _MOST_WORDS]]
+    told = [f"{one!r} and {two!r} are levels apart" for one, two in pairs if _looks_like(one, two)]
+    return [f"{encoding.column}: {', '.join(told[:4])}: write them alike, if they say the same."] if told else []
+
+
+def _looks_like(one: str, two: str) -> bool:
+    """Whether words differ in the script of letters, in one letter of five or more, or in the order of two letters."""
+    one, two = (word.casefold().translate(_LOOK_ALIKE) for word in (one, two))
+    mine, theirs = (re.findall(r"[^\W\d_]+|\d+", word) for word in (one, two))
+    if one == two or len(mine) != len(theirs):
+        return one == two
+    different = [pair for pair in zip(mine, theirs, strict=True) if pair[0] != pair[1]]
+    if len(different) != 1 or any(re.fullmatch("[ivx]+[abc]?", word) for word in different[0]):
+        return False
+    a, b = different[0]
+    start = next(at for at, (x, y) in enumerate(zip(f"{a} ", f"{b} ", strict=False)) if x != y)
+    swapped = a[start:] == b[start + 1 : start + 2] + b[start : start + 1] + b[start + 2 :]
+    one_apart = any(a[start + i :] == b[start + j :] for i, j in ((1, 1), (1, 0), (0, 1)))
+    return len(min(a, b, key=len)) > (3 if swapped else 4) and (swapped or one_apart)
 
 
 def no_stage_notes(encoding: Encoding) -> list[str]:

@@ -36,6 +36,7 @@ from prognosis_dask.modelling.data.doubts import (
     row_name_notes,
     serial_date_notes,
     share_notes,
+    slip_of_pen_notes,
 )
 from prognosis_dask.modelling.data.families import computed_families, family_of, image_families, kind_of, plain_family
 from prognosis_dask.modelling.data.outcomes import Outcomes
@@ -126,7 +127,7 @@ def learn_encodings(
             modality, roi = source.measured.get(name, ("", ""))
             encodings.append(replace(made, modality=modality, roi=roi))
             notes += grouped_note(made) + spelling_notes(made) + excel_date_notes(made)
-            notes += [] if rule.levels else no_stage_notes(made)
+            notes += [] if rule.levels else no_stage_notes(made) + slip_of_pen_notes(made)
             notes += _not_logged(column, made, rule)
             if kind_of(family) not in computed_families() and not made.levels:
                 notes += far_code_notes(column)

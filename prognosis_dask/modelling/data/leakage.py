@@ -143,6 +143,21 @@ def immortal_notes(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpo
     return list(notes.values())
 
 
+def site_notes(site: Sequence[str], endpoint: Endpoint) -> list[str]:
+    """A note where the site tells the outcome: what is harmonised by it then carries the outcome, or has lost it."""
+    if len(site) < _FEWEST_CASES or len(set(site)) < 2:
+        return []
+    label = endpoint.event.astype(np.int64) if isinstance(endpoint, Survival) else endpoint.label
+    what = "in which cases the event was seen" if isinstance(endpoint, Survival) else "the class"
+    codes = np.unique(np.array(site), return_inverse=True)[1].astype(float)[:, None]
+    if np.bincount(label).min() < _FEWEST_OF_CLASS or not _telling(codes, label):
+        return []
+    return [
+        f"The site tells {what}: harmonised features then carry the outcome, or have lost it, and no figure of them "
+        "holds for cases of one site."
+    ]
+
+
 def find_leaks(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpoint) -> list[Leak]:
     """The columns that are suspected, in their order; see this module. Shapes as in :func:`expect_no_leaks`."""
     codes = _codes(encodings, X)

@@ -27,6 +27,8 @@ _EXPECTED = "1 where the event was seen and 0 where the case was censored (or ye
 _FEW_AT_RISK = 10
 #: Follow-up in days, up to this, is suspected to be in months or years where it is in fractions.
 _SHORT_DAYS = 250
+#: More than this share that ends on the last day was not followed beyond it by plan.
+_PLANNED = 0.1
 #: Times in fractions, so many and so much shorter than the others, may be in another unit than these.
 _FEW_PARTS, _OTHER_UNIT = 3, 8
 #: From this share of the rows on, in tables of so many rows or more, what is empty means censored, not forgotten.
@@ -182,8 +184,19 @@ def _fractions_of_days(column: SourceColumn, unit: str) -> list[str]:
             f"{column.name} is in fractions in {count(int(parts.sum()), 'row')}, at most {values[parts].max():.4g}, "
             f"and whole in the others, {np.median(values[~parts]):.4g} at the median: are some in months or years?"
         ]
-    if values.max() > _SHORT_DAYS or parts.mean() < 0.5:
+    if values.max() > _SHORT_DAYS:
         return []
+    if parts.mean() < 0.5:
+        planned = (values == values.max()).mean() > _PLANNED  # as of 28 or 90 days
+        few = len(values) < _FEWEST_ROWS or planned or unit_of(column.name) != "days"
+        return (
+            []
+            if few
+            else [
+                f"{column.name} is {values.max():.4g} at most, little for days: if it is in months, "
+                "--set endpoint.time_unit=months."
+            ]
+        )
     return [
         f"{column.name} was taken in days, is {values.max():.4g} at most and mostly no whole number: if it is in years "
         "or months, --set endpoint.time_unit=years (or months)."

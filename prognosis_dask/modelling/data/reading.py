@@ -26,7 +26,7 @@ from prognosis_dask.modelling.data.encoding import (
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
 from prognosis_dask.modelling.data.families import image_families, kind_of
 from prognosis_dask.modelling.data.found_endpoint import endpoint_columns, no_endpoint, with_published
-from prognosis_dask.modelling.data.leakage import expect_no_leaks, immortal_notes
+from prognosis_dask.modelling.data.leakage import expect_no_leaks, immortal_notes, site_notes
 from prognosis_dask.modelling.data.outcomes import Outcomes, read_outcomes
 from prognosis_dask.modelling.data.patient_rows import arrange_rows
 from prognosis_dask.modelling.data.sources import Source, dataset_source, read_file
@@ -185,6 +185,7 @@ def read_tables(
         unseen = {encoding.column for encoding in encodings if encoding.family not in needed}
         measured = {name for source in sources for name in source.families}  # on images, by a run
         expect_no_leaks(encodings, table.X, table.endpoint, unseen | measured | spec.column.keys())
+        said += site_notes(table.site, table.endpoint)
         said += immortal_notes(encodings, table.X, table.endpoint) + course_notes(encodings, table.X, table.endpoint)
     by_patient = any(source.absent for source in sources)
     return ReadTable(

@@ -16,7 +16,7 @@ from prognosis_dask.modelling.data.families import kind_of
 from prognosis_dask.modelling.data.feature_origin import digests, other_origin, source_label
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.prediction import Prediction
-from prognosis_dask.modelling.saved import Frozen, patient_digests, row_digests
+from prognosis_dask.modelling.saved import QUANTILES, Frozen, patient_digests, row_digests
 from prognosis_dask.modelling.table_spec import Row
 from prognosis_dask.modelling.validation.nested import FoldResult
 
@@ -124,7 +124,7 @@ class Overlap:
             )
         if self.same_id:
             notes.append(
-                f"{count(self.same_id, 'case')} of {cases} have the ID of a training patient and other features: if "
+                f"{count(self.same_id, 'case')} of {cases} with the ID of a training patient and other features: if "
                 "these are the same patients, this is no external validation."
             )
         return notes
@@ -210,6 +210,7 @@ def range_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
             f"{count(len(fitted.chosen), 'feature')}, {named}{', ...' if len(far) > 3 else ''}. There the model "
             "extrapolates."
         )
+    warnings += _moved_warnings(frozen, X)
     cases = np.flatnonzero(fitted.bounded(table))
     if len(cases):
         named = ", ".join(table.case_ids[i] for i in cases[:5])
@@ -223,6 +224,24 @@ def range_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
         named = ", ".join(f"{fitted.chosen[i]} ({empty[i]:.0%})" for i in np.argsort(-empty)[:3] if empty[i])
         warnings.append(f"Missing values were {fitted.completes}: {named}.")
     return warnings
+
+
+def _moved_warnings(frozen: Frozen, X: FloatArray) -> list[str]:
+    """A warning of features of which half of the cases lie beyond 95 % of the training cases: another unit, perhaps."""
+    if len(X) < _FEWEST_NAMED:
+        return []
+    position = {name: i for i, name in enumerate(frozen.fitted.features)}
+    at = [position[name] for name in frozen.fitted.chosen]
+    low, usual, high = (frozen.quantiles[QUANTILES.index(q), at] for q in (0.05, 0.5, 0.95))
+    middle = np.array([np.median(x[np.isfinite(x)]) if np.isfinite(x).any() else np.nan for x in X.T])
+    moved = np.flatnonzero((low < high) & ((middle < low) | (middle > high)))
+    if not len(moved):
+        return []
+    named = ", ".join(f"{frozen.fitted.chosen[i]} (median {middle[i]:.4g}, not {usual[i]:.4g})" for i in moved[:3])
+    return [
+        f"Half of the cases lie beyond 95 % of the training cases in {len(moved)} of the model's "
+        f"{count(len(at), 'feature')}: {named}{', ...' if len(moved) > 3 else ''}. In another unit?"
+    ]
 
 
 def prediction_rows(frozen: Frozen, table: FeatureTable, prediction: Prediction) -> list[Row]:
