@@ -11,7 +11,7 @@ from prognosis_dask.arrays import FloatArray
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.estimators.scores import row_sums
-from prognosis_dask.modelling.metrics.competing import partial_risk_sets
+from prognosis_dask.modelling.metrics.competing import partial_risk_sets, risk_sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,17 +105,11 @@ def breslow(endpoint: Survival, risk_score: FloatArray) -> Baseline:
     """Breslow's estimate (Biometrics 30, 89, 1974): at each time, events over the sum of relative risks at risk."""
     order = endpoint.by_time()
     ordered = endpoint.rows(order)
-    time, event = ordered.observed_days, ordered.event
     # a common factor is taken out of the exponentials and put back, against overflow
     shift = float(risk_score.max()) if len(risk_score) else 0.0
     hazard = np.exp(risk_score[order] - shift)
-    times, events = np.unique(time[event], return_counts=True)
-    sets = partial_risk_sets(ordered, times)
-    if sets is not None:
-        at_risk = sets.at_events(hazard)
-    else:
-        at_risk = np.cumsum(hazard[::-1])[::-1][np.searchsorted(time, times)]
-    steps = events / at_risk * np.exp(-min(max(shift, -_WIDEST), _WIDEST))
+    times, events = np.unique(ordered.observed_days[ordered.event], return_counts=True)
+    steps = events / risk_sums(ordered, hazard, times) * np.exp(-min(max(shift, -_WIDEST), _WIDEST))
     return Baseline(times, np.cumsum(steps))
 
 

@@ -35,6 +35,7 @@ from prognosis_dask.modelling.metrics.measured import (
     Sheet,
     bootstrap_mean,
     case_means,
+    figures_of_folds,
     over_folds,
     pooled,
     repeats,
@@ -216,11 +217,7 @@ def _auc(view: _View) -> Measured:
         ]
     )
     sheet.add("auc", None, *over_folds(values, "a case of every class"))
-    by_fold = {
-        (result.procedure, result.repeat, result.fold): {"auc": float(values[i, 0])}
-        for i, result in enumerate(view.results)
-    }
-    return Measured({"measures": sheet.rows}, by_fold, {"auc": values})
+    return Measured({"measures": sheet.rows}, figures_of_folds(view.results, auc=values), {"auc": values})
 
 
 def _accuracy(view: _View) -> Measured:

@@ -86,6 +86,15 @@ def partial_risk_sets(endpoint: Survival, at: FloatArray, censoring: Censoring |
     return RiskSets(csr_array(vstack([whole.cases, gone])), csr_array(hstack([whole.events, still])))
 
 
+def risk_sums(endpoint: Survival, values: FloatArray, at: FloatArray) -> FloatArray:
+    """Of the cases' values, shape (cases, ...): their sum over who is at risk at each of some ascending times."""
+    sets = partial_risk_sets(endpoint, at)
+    if sets is not None:
+        return sets.at_events(values)
+    order = endpoint.by_time()
+    return np.asarray(np.cumsum(values[order][::-1], axis=0)[::-1][np.searchsorted(endpoint.observed_days[order], at)])
+
+
 @dataclass(frozen=True)
 class Incidence:
     """The cumulative incidence of one cause.

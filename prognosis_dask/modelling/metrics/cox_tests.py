@@ -21,7 +21,7 @@ from prognosis_dask.modelling.data.table import varying
 from prognosis_dask.modelling.estimators.cox import fit_proportional_hazards
 from prognosis_dask.modelling.estimators.partial_likelihood import score_likelihood
 from prognosis_dask.modelling.metrics.brier import Censoring
-from prognosis_dask.modelling.metrics.competing import partial_risk_sets
+from prognosis_dask.modelling.metrics.competing import partial_risk_sets, risk_sums
 from prognosis_dask.modelling.metrics.kaplan_meier import LogRank
 from prognosis_dask.modelling.metrics.regression import bootstrap_cox
 from prognosis_dask.modelling.table_spec import Row
@@ -366,14 +366,9 @@ def schoenfeld(X: FloatArray, endpoint: Survival, coefficient: FloatArray) -> tu
     columns = X.shape[1]
     products = (X[:, :, None] * X[:, None, :]).reshape(len(X), -1)
     weighted = hazard[:, None] * np.column_stack([np.ones(len(X)), X, products])
-    time, event = endpoint.observed_days, endpoint.event
-    times, place = np.unique(time[event], return_inverse=True)
-    sets = partial_risk_sets(endpoint, times)
-    if sets is not None:
-        at_risk = sets.at_events(weighted)
-    else:
-        order = np.argsort(time, kind="stable")
-        at_risk = np.cumsum(weighted[order][::-1], axis=0)[::-1][np.searchsorted(time[order], times)]
+    event = endpoint.event
+    times, place = np.unique(endpoint.observed_days[event], return_inverse=True)
+    at_risk = risk_sums(endpoint, weighted, times)
     residuals, covariances = np.empty((len(place), columns)), np.empty((len(place), columns, columns))
     dead = weighted[event]
     for at, sums_at in enumerate(at_risk):

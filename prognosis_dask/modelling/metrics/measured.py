@@ -151,6 +151,16 @@ def over_folds(values: FloatArray, what: str) -> tuple[FloatArray, str]:
     return mean_held(values), f"{empty} of {len(values)} held-out folds lack {what} and are left out" if empty else ""
 
 
+def figures_of_folds(
+    results: Sequence[FoldResult], **values: FloatArray
+) -> dict[tuple[str, int, int], dict[str, float]]:
+    """What stands in each fold's row: of values of shape (folds, 1 + draws) those without a draw."""
+    return {
+        result.key: {name: float(of_folds[i, 0]) for name, of_folds in values.items()}
+        for i, result in enumerate(results)
+    }
+
+
 def repeats(results: Sequence[FoldResult]) -> Iterator[list[FoldResult]]:
     """The folds of each repeat together."""
     for number in sorted({result.repeat for result in results}):

@@ -52,6 +52,7 @@ from prognosis_dask.modelling.metrics.measured import (
     bootstrap_repeats,
     case_means,
     extended,
+    figures_of_folds,
     held_survival,
     over_folds,
     pooled,
@@ -225,13 +226,7 @@ def _discrimination(view: _View) -> Measured:
     values = {"harrell_c": np.array(harrell), "uno_c": np.array(uno)}
     sheet.add("harrell_c", None, *over_folds(values["harrell_c"], _PAIR))
     sheet.add("uno_c", tau if np.isfinite(tau) else None, *over_folds(values["uno_c"], _PAIR))
-    by_fold = {
-        (result.procedure, result.repeat, result.fold): {
-            "c_index": float(values["harrell_c"][i, 0]),
-            "uno_c": float(values["uno_c"][i, 0]),
-        }
-        for i, result in enumerate(view.results)
-    }
+    by_fold = figures_of_folds(view.results, c_index=values["harrell_c"], uno_c=values["uno_c"])
     return Measured({"measures": sheet.rows}, by_fold, values)
 
 
@@ -244,10 +239,7 @@ def _entered_discrimination(view: _View) -> Measured:
     harrell = np.array(found)
     sheet.add("harrell_c", None, *over_folds(harrell, _PAIR))
     sheet.add_unknown(("uno_c", "mean_auc", "ibs"), None, _ENTRY)
-    by_fold = {
-        (result.procedure, result.repeat, result.fold): {"c_index": float(harrell[i, 0]), "uno_c": float("nan")}
-        for i, result in enumerate(view.results)
-    }
+    by_fold = figures_of_folds(view.results, c_index=harrell, uno_c=np.full_like(harrell, np.nan))
     return Measured({"measures": sheet.rows}, by_fold, {"harrell_c": harrell})
 
 

@@ -164,9 +164,7 @@ def fold_rows(endpoint: Endpoint, results: Sequence[FoldResult], measured: Itera
     trees = [key for key in ("depth", "rounds") if any(key in result.tuned for result in results)]
     return [
         {
-            "procedure": result.procedure,
-            "repeat": result.repeat,
-            "fold": result.fold,
+            **result.columns,
             "n_train": len(result.train),
             **_counts(endpoint, result.train, "train"),
             "n_test": len(result.test),
@@ -176,7 +174,7 @@ def fold_rows(endpoint: Endpoint, results: Sequence[FoldResult], measured: Itera
             "mixing": result.tuned.get("mixing", float("nan")),
             **{key: result.tuned.get(key, float("nan")) for key in trees},
             **({"cutoff": result.cutoff} if isinstance(endpoint, Survival) else {}),
-            **values[result.procedure, result.repeat, result.fold],
+            **values[result.key],
         }
         for result in results
     ]
@@ -197,9 +195,7 @@ def prediction_rows(table: FeatureTable, results: Sequence[FoldResult], horizons
         for i, at in enumerate(result.test):
             rows.append(
                 {
-                    "procedure": result.procedure,
-                    "repeat": result.repeat,
-                    "fold": result.fold,
+                    **result.columns,
                     "case_id": table.case_ids[at],
                     "patient_id": table.patient_ids[at],
                     **{name: values[i] for name, values in columns.items()},
@@ -220,10 +216,9 @@ def grid_rows(table: FeatureTable, results: Sequence[FoldResult]) -> list[Row]:
     for result in results:
         if result.survival is None:
             continue
-        key: Row = {"procedure": result.procedure, "repeat": result.repeat, "fold": result.fold}
         names = [f"survival_{days:g}" for days in result.horizons_days]
         for at, values in zip(result.test.tolist(), result.survival.tolist(), strict=True):
-            rows.append({**key, "case_id": table.case_ids[at], **dict(zip(names, values, strict=True))})
+            rows.append({**result.columns, "case_id": table.case_ids[at], **dict(zip(names, values, strict=True))})
     return rows
 
 

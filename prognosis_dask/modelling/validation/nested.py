@@ -63,6 +63,16 @@ class FoldResult:
     tuned: Mapping[str, float]
     bounded: IntArray | None = None
 
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Procedure, repeat and fold."""
+        return self.procedure, self.repeat, self.fold
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What a row of the fold, or of one of its cases, begins with."""
+        return dict(zip(("procedure", "repeat", "fold"), self.key, strict=True))
+
 
 def validate(
     table: FeatureTable,
