@@ -118,16 +118,16 @@ def competing(folder: Path) -> Iterator[Line]:
     table, theirs = _read(folder, "competing.csv", "competing_values.csv")
     X, time = table[["x1", "x2"]].to_numpy(float), table["time"].to_numpy(float)
     cause, at = table["cause"].to_numpy(), [10.0, 20.0, 40.0, 60.0]
-    yield "Fine and Gray (finegray, coxph)", fine_gray(X, time, cause), theirs["fine_gray"]
     end, patients = subdistribution(time, cause), [str(row % 150) for row in range(len(time))]
+    yield "Fine and Gray (finegray, coxph)", fine_gray(X, end), theirs["fine_gray"]
     yield from _cox(", competing events", X, end, patients, _efron(theirs))
     high = X[:, 0] + 0.5 * X[:, 1] > 0
-    test = gray_test(time, cause, high)
+    test = gray_test(end, high)
     yield "Gray's test of risk groups (cmprsk)", np.array([test.statistic, test.p]), theirs["gray"]
     ratio = np.exp(bootstrap_cox(high[:, None] * 1.0, end, np.ones((1, len(time)))))
     yield "hazard ratio of risk groups (finegray, coxph)", ratio[0], theirs["hazard_ratio"]
     for of, name in ((1, "event"), (2, "competing")):
-        found = aalen_johansen(time, cause, of)
+        found = aalen_johansen(end, of)
         place = np.searchsorted(found.time_days, at, side="right") - 1
         yield f"cumulative incidence, {name} (survfit)", found.incidence[place], theirs[f"incidence_{name}"]
         yield f"its error, {name}", found.error[place], theirs[f"error_{name}"]
@@ -172,8 +172,9 @@ def scores(folder: Path) -> Iterator[Line]:
     benefit = net_benefit_survival(end, risk[:, 2], at[2], np.array([0.2, 0.4, 0.6]), once)[0]
     yield "net benefit (survfit)", benefit, theirs["net_benefit"]
     yield from _competing_scores(table, risk, theirs)
-    X, untied = table[["x1", "x2"]].to_numpy(float), table["untied"].to_numpy(float)
-    yield "Fine and Gray, nothing tied (cmprsk)", fine_gray(X, untied, table["cause"].to_numpy()), theirs["fine_gray"]
+    untied = subdistribution(table["untied"].to_numpy(float), table["cause"].to_numpy())
+    found = fine_gray(table[["x1", "x2"]].to_numpy(float), untied)
+    yield "Fine and Gray, nothing tied (cmprsk)", found, theirs["fine_gray"]
 
 
 def _competing_scores(table: pd.DataFrame, risk: FloatArray, theirs: dict[str, FloatArray]) -> Iterator[Line]:

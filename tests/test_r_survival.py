@@ -173,7 +173,8 @@ def test_measures_with_competing_events_are_those_of_riskregression_and_survival
 
 def test_fine_and_grays_coefficients_are_those_of_cmprsk_where_nothing_is_tied() -> None:
     table, values = pd.read_csv(FOLDER / "scores.csv"), pd.read_csv(FOLDER / "scores_values.csv")
-    found = fine_gray(table[["x1", "x2"]].to_numpy(float), table["untied"].to_numpy(float), table["cause"].to_numpy())
+    end = subdistribution(table["untied"].to_numpy(float), table["cause"].to_numpy())
+    found = fine_gray(table[["x1", "x2"]].to_numpy(float), end)
     np.testing.assert_allclose(found, values[values["what"] == "fine_gray"]["value"], rtol=1e-5)
 
 

@@ -94,7 +94,7 @@ def competing_rows(model: Fitted, table: FeatureTable) -> list[Row]:
     Z, penalty = model.prepared(table)[:, model.columns], model.tuned["penalty"]
     time, cause = causes(endpoint)
     weight = model.preparation.weight[model.columns]
-    found = {"subdistribution": fine_gray(Z, time, cause, penalty)}
+    found = {"subdistribution": fine_gray(Z, endpoint, penalty)}
     for name, of in (("cause_specific", EVENT), ("of_competing", COMPETING)):
         found[name] = fit_proportional_hazards(Z, Survival(time, cause == of), [penalty], 0.0, [])[0].coefficient
     return [

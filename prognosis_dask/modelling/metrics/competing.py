@@ -116,9 +116,7 @@ class Incidence:
     error: FloatArray
 
 
-def aalen_johansen(
-    time_days: FloatArray, cause: IntArray, of: int = EVENT, patient_ids: Sequence[str] = ()
-) -> Incidence:
+def aalen_johansen(endpoint: Survival, of: int = EVENT, patient_ids: Sequence[str] = ()) -> Incidence:
     """Cumulative incidence of a cause (Aalen & Johansen, Scand J Statist 5, 1978).
 
     The variance is that of the delta method (Marubini & Valsecchi 1995, equation 10.12); where patients have several
@@ -129,9 +127,10 @@ def aalen_johansen(
     StatisticsError
         When there is no case.
     """
-    if not len(time_days):
+    time, cause = causes(endpoint)
+    if not len(time):
         raise StatisticsError("a cumulative incidence needs at least one case; there is none")
-    times, at = np.unique(time_days, return_inverse=True)
+    times, at = np.unique(time, return_inverse=True)
     own, all_causes = (np.bincount(at[which], minlength=len(times)) for which in (cause == of, cause != CENSORED))
     at_risk = np.bincount(at, minlength=len(times))[::-1].cumsum()[::-1]
     after = np.cumprod(1 - all_causes / at_risk)
@@ -198,21 +197,20 @@ def freedom(endpoint: Survival, patient_ids: Sequence[str] = ()) -> KaplanMeier:
     """
     if endpoint.competing is None:
         return kaplan_meier(endpoint, patient_ids)
-    time, cause = causes(endpoint)
-    found = aalen_johansen(time, cause, EVENT, patient_ids)
-    at_risk = len(time) - np.searchsorted(np.sort(time), found.time_days, side="left")
+    found = aalen_johansen(endpoint, EVENT, patient_ids)
+    at_risk = len(endpoint) - np.searchsorted(np.sort(endpoint.observed_days), found.time_days, side="left")
     return KaplanMeier(found.time_days, 1 - found.incidence, 1 - found.upper, 1 - found.lower, at_risk)
 
 
-def gray_test(time_days: FloatArray, cause: IntArray, high: BoolArray) -> LogRank:
+def gray_test(endpoint: Survival, high: BoolArray) -> LogRank:
     """Test whether two groups share one cumulative incidence of the event (Gray, Ann Statist 16, 1988; rho = 0).
 
     As :func:`log_rank` with those at risk who had a competing event, each group's by its own censoring.
 
     Parameters
     ----------
-    time_days, cause, high
-        Shape (cases,); ``high`` says which group.
+    high
+        Which group, shape (cases,).
 
     Raises
     ------
@@ -223,8 +221,8 @@ def gray_test(time_days: FloatArray, cause: IntArray, high: BoolArray) -> LogRan
 
     if high.all() or not high.any():
         raise StatisticsError(f"Gray's test: all {len(high)} cases are in one group; two are compared")
-    times = np.unique(time_days[cause != CENSORED])
-    first, other = (_Group.of(time_days[member], cause[member], times) for member in (high, ~high))
+    times = np.unique(endpoint.observed_days[endpoint.any_event])
+    first, other = (_Group.of(*causes(endpoint.rows(member)), times) for member in (high, ~high))
     died, whole = first.died + other.died, first.size + other.size
     still = first.size * (1 - first.incidence) + other.size * (1 - other.incidence)
     score = (first.died - died * first.size * (1 - first.incidence) / np.where(still > 0, still, 1.0)).sum()
@@ -234,7 +232,7 @@ def gray_test(time_days: FloatArray, cause: IntArray, high: BoolArray) -> LogRan
     drift = np.cumsum(both * step / (free + step))
     variance = sum(group.variance(both, drift, died, whole, free) for group in (first, other))
     if not variance > 0:
-        raise StatisticsError(f"Gray's test: none of {int((cause == EVENT).sum())} events tells the groups apart")
+        raise StatisticsError(f"Gray's test: none of {int(endpoint.event.sum())} events tells the groups apart")
     statistic = float(score**2 / variance)
     return LogRank(statistic, 1, float(chdtrc(1, statistic)))
 
@@ -286,7 +284,7 @@ class _Group:
         return float((weight**2 * rise).sum() + ((rest * (final - drift)) ** 2 * fall).sum())
 
 
-def fine_gray(X: FloatArray, time_days: FloatArray, cause: IntArray, penalty: float = 0.0) -> FloatArray:
+def fine_gray(X: FloatArray, endpoint: Survival, penalty: float = 0.0) -> FloatArray:
     """Log subdistribution hazard ratios (Fine & Gray, JASA 94, 1999), ties as Breslow has them, shape (columns,).
 
     Cases with a competing event stay at risk with the weight of those who are not yet censored.
@@ -295,8 +293,6 @@ def fine_gray(X: FloatArray, time_days: FloatArray, cause: IntArray, penalty: fl
     ----------
     X
         Shape (cases, columns).
-    time_days, cause
-        Shape (cases,).
     penalty
         Squared, per case, as Cox's model has it.
 
@@ -305,18 +301,20 @@ def fine_gray(X: FloatArray, time_days: FloatArray, cause: IntArray, penalty: fl
     StatisticsError
         When there is no event, or no maximum.
     """
-    times, died = np.unique(time_days[cause == EVENT], return_counts=True)
+    time, event = endpoint.observed_days, endpoint.event
+    times, died = np.unique(time[event], return_counts=True)
     if not len(times):
         raise StatisticsError(f"Fine and Gray's model of {len(X)} cases: none has the event")
-    steps, probability = uncensored(time_days, cause != CENSORED)
+    steps, probability = uncensored(time, endpoint.any_event)
 
     def before(at: FloatArray) -> FloatArray:
         return np.asarray(probability[np.searchsorted(steps, at, side="left") - 1])
 
-    weight = (time_days[:, None] >= times).astype(float)
-    gone = (cause == COMPETING)[:, None] & (time_days[:, None] < times)
-    weight[gone] = (before(times) / before(time_days)[:, None])[gone]
-    seen = X[cause == EVENT].sum(axis=0)
+    weight = (time[:, None] >= times).astype(float)
+    if endpoint.competing is not None:
+        gone = endpoint.competing[:, None] & (time[:, None] < times)
+        weight[gone] = (before(times) / before(time)[:, None])[gone]
+    seen = X[event].sum(axis=0)
     coefficient = np.zeros(X.shape[1])
     for _ in range(_STEPS):
         hazard = np.exp(X @ coefficient)[:, None] * weight
@@ -367,10 +365,9 @@ def incidence_rows(endpoint: Survival) -> list[Row]:
     """The rows of ``incidence``: the cumulative incidences of the event and of competing ones, if any compete."""
     if endpoint.competing_days is None:
         return []
-    time, cause = causes(endpoint)
     rows: list[Row] = []
     for name, of in (("event", EVENT), ("competing", COMPETING)):
-        found = aalen_johansen(time, cause, of)
+        found = aalen_johansen(endpoint, of)
         columns = (found.time_days, found.incidence, found.lower, found.upper)
         for values in zip(*(column.tolist() for column in columns), strict=True):
             rows.append({"cause": name, **dict(zip(("time_days", "incidence", "lower", "upper"), values, strict=True))})

@@ -32,7 +32,7 @@ from prognosis_dask.modelling.metrics.calibration import (
     survival_calibration,
 )
 from prognosis_dask.modelling.metrics.classes import auc_between
-from prognosis_dask.modelling.metrics.competing import causes, freedom, gray_test
+from prognosis_dask.modelling.metrics.competing import freedom, gray_test
 from prognosis_dask.modelling.metrics.concordance import (
     bootstrap_concordance,
     bootstrap_concordances,
@@ -434,5 +434,5 @@ def _group_test(
         over = "; variance over patients, who have several cases"
         return clustered_log_rank(endpoint, high, patients, censoring), note.replace("Gray's", "score") + over
     if endpoint.competing is not None:
-        return gray_test(*causes(endpoint), high), note
+        return gray_test(endpoint, high), note
     return log_rank(endpoint, high.astype(np.int64)), note
