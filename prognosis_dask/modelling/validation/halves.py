@@ -72,12 +72,12 @@ class Halves:
     values: Mapping[Key, FloatArray]
     parts: int = 2
 
-    def deviation(self, key: Key, repeats: int, other: Key | None = None) -> tuple[float, int]:
-        """Standard deviation of a figure of all patients (or of one less an ``other``), and its degrees of freedom.
+    def deviation(self, key: Key, repeats: int) -> tuple[float, int]:
+        """Standard deviation of a figure of all patients, and its degrees of freedom.
 
         ``repeats``: how often the folds were dealt for the figure itself. NaN where too few halves have the figure.
         """
-        held = self._held(key, other, together=1)
+        held = self._held(key, None, together=1)
         if held is None:
             return nan, 0
         held = held[:, 0]
