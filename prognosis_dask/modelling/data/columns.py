@@ -394,8 +394,9 @@ def _codes_below(levels: FloatArray, often: IntArray) -> tuple[FloatArray, Float
 
 def _zero_stands_apart(levels: FloatArray) -> bool:
     """Whether 0 is the least of many numbers and far below them, as an age or a haemoglobin of 0."""
-    low, high = float(levels[1]), float(levels[-1])
-    return float(levels[0]) == 0 and len(levels) > MOST_LEVELS and low > _FAR * (high - low)
+    if len(levels) <= MOST_LEVELS or levels[0] != 0:
+        return False
+    return bool(levels[1] > _FAR * (levels[-1] - levels[1]))
 
 
 def slip_notes(column: SourceColumn) -> list[str]:
