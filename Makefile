@@ -9,9 +9,9 @@ UV := .venv/tools/bin/uv --no-progress --quiet
 TORCH := torch==2.13.0
 # Its weights are all that is used, so without what it depends on
 DEEPBET := --no-deps deepbet==1.0.2
-# One more than there are cores, since some tests wait; of one thread each, since sums that are split among more threads than
+# Two more than there are cores, since some tests wait; of one thread each, since sums that are split among more threads than
 # there are cores take ten times as long
-PROCESSES := 3
+PROCESSES := 4
 # Each with whole files, so that what a file's tests share is made once, the longest files first
 # (tests/conftest.py); and where the time went
 SIDE_BY_SIDE = -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --durations=25 --durations-min=3
