@@ -170,13 +170,13 @@ def measure_peer(python: str, full: Roi, params: RadiomicsParams, work: Path, re
 def compare_made(numbers: range) -> None:
     from tests.radiomics_cases import difference
 
-    unlike = 0
+    mismatches = 0
     for number in numbers:
         found = difference(number)
-        unlike += bool(found)
+        mismatches += bool(found)
         if found:
             print(found, flush=True)
-    print(f"{len(numbers)} made images from number {numbers.start} on: {unlike} differ from execute()")
+    print(f"{len(numbers)} synthetic images from number {numbers.start} on: {mismatches} differ from execute()")
 
 
 def relative(value: float, expected: float) -> float:

@@ -198,8 +198,8 @@ def difference(number: int) -> str:
         return f"{number}: {str(values)[:200]} for {str(expected)[:200]}"
     missing = set(expected) - set(values)
     more = {name for name in set(values) - set(expected) if not math.isnan(values[name])}
-    unlike = [name for name, value in expected.items() if name in values and not _same(values[name], value)]
-    return f"{number}: {missing} {more} {unlike} {params.text}" if missing or more or unlike else ""
+    different = [name for name, value in expected.items() if name in values and not _same(values[name], value)]
+    return f"{number}: {missing} {more} {different} {params.text}" if missing or more or different else ""
 
 
 def outcome(action: Callable[[], dict[str, float]]) -> dict[str, float] | str:

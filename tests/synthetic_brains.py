@@ -1,4 +1,4 @@
-"""Made brains that several tests look at, drawn once per process."""
+"""Synthetic brains that several tests use, made once per process."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def test_a_program_that_is_not_installed_is_named_with_its_source(monkeypatch):
             check_tool(tool)
 
 
-#: Stand-ins that do what the programs' own help says of these arguments, with a threshold for a method.
+#: Stub programs that take the arguments as the real ones' help describes them, with a threshold for a method.
 _STAND_INS = {
     "hd-bet": ("hd-bet", "--save_bet_mask", "o.replace('.nii.gz', '_bet.nii.gz')", "-o"),
     "synthstrip": ("mri_synthstrip", "-m", "o", "-m"),

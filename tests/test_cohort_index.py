@@ -295,7 +295,7 @@ def test_copies_of_a_mask_count_once_if_they_outline_the_same_and_else_not_at_al
     found = index(tmp_path / "again", tmp_path / "ct")
     assert not found.cases
     [problem] = found.of(Code.DUPLICATE_INSTANCE)
-    assert "with other content; none is used" in problem.reason
+    assert "with different content; none is used" in problem.reason
 
 
 def person(folder: Path, **values: str) -> Path:

@@ -252,21 +252,21 @@ def scheduler_process(*options: str) -> Iterator[tuple[str, str]]:
             assert line, said
             said += line
         address = re.search(r"Scheduler at: +(\S+)", said)
-        board = re.search(r"dashboard at: +(\S+)/status", said)
+        dashboard_url = re.search(r"dashboard at: +(\S+)/status", said)
         assert address
-        assert board
+        assert dashboard_url
         threading.Thread(target=scheduler.stderr.read, daemon=True).start()
         worker = [sys.executable, "-m", "distributed.cli.dask_worker", address[1], "--no-nanny", "--no-dashboard"]
         with subprocess.Popen([*worker, "--nthreads", "1"], stderr=subprocess.DEVNULL) as working:
             try:
-                yield address[1], board[1]
+                yield address[1], dashboard_url[1]
             finally:
                 working.kill()
                 scheduler.kill()
 
 
 def test_a_run_on_a_scheduler_without_the_page_works_all_the_same(tmp_path: Path) -> None:
-    with scheduler_process() as (address, board), Client(address) as client:
+    with scheduler_process() as (address, dashboard_url), Client(address) as client:
         client.wait_for_workers(1)
         progress = watched_run(client, 10, 0.01, tmp_path)
         assert {name: (stage.done, stage.failed) for name, stage in progress.stages.items()} == {
@@ -274,14 +274,14 @@ def test_a_run_on_a_scheduler_without_the_page_works_all_the_same(tmp_path: Path
             "deep": (9, 0),
         }
         with pytest.raises(OSError, match="404"):
-            get(f"{board}/prognosis")
+            get(f"{dashboard_url}/prognosis")
 
 
 def test_any_scheduler_gets_the_page_by_a_preload_module(tmp_path: Path) -> None:
-    with scheduler_process("--preload", dashboard.PRELOAD) as (address, board), Client(address) as client:
+    with scheduler_process("--preload", dashboard.PRELOAD) as (address, dashboard_url), Client(address) as client:
         client.wait_for_workers(1)
         watched_run(client, 10, 0.01, tmp_path)
-        assert "10 of 10" in page(board)["head"]
+        assert "10 of 10" in page(dashboard_url)["head"]
 
 
 def test_a_page_that_breaks_stops_no_scheduler_and_no_run(

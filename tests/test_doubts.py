@@ -110,9 +110,9 @@ def test_times_of_which_some_are_in_months_are_told(tmp_path: Path) -> None:
 def test_times_in_fractions_among_whole_days_that_are_much_shorter_are_told(tmp_path: Path) -> None:
     days = [400 + 31 * i if i % 4 else round((400 + 31 * i) / 365.25, 2) for i in range(24)]
     told = said(read(tmp_path, {"time_days": days}))
-    assert "time_days is in fractions in 6 rows, at most 2.79, and whole in the others, 772 at the median" in told
+    assert "time_days has decimals in 6 rows (at most 2.79) but whole numbers in the others (median 772)" in told
     halves = [400 + 31 * i + (0.5 if i % 4 == 0 else 0) for i in range(24)]
-    assert "in fractions" not in said(read(tmp_path, {"time_days": halves}))
+    assert "has decimals" not in said(read(tmp_path, {"time_days": halves}))
 
 
 def test_a_word_is_not_said_to_follow_times_that_are_all_one(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_where_nobody_was_followed_from_the_beginning_survival_is_said_to_be_of_
     table.assign(event=np.arange(40) % 2).to_csv(tmp_path / "t.csv", index=False)
     spec = load_spec(None, ["endpoint.entry=entry"])
     notes = " ".join(read_tables(find_tables([tmp_path / "t.csv"], spec), spec).notes)
-    assert "None is followed before day 30: who died until then is not counted, and survival is that of cases" in notes
+    assert "None is followed before day 30: earlier deaths are not observed, and survival is that of cases" in notes
 
 
 def test_events_among_few_before_others_entered_are_noted_and_still_counted(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_events_among_few_before_others_entered_are_noted_and_still_counted(tmp_
     pd.DataFrame({"x": np.sin(time), "entry": entry, "time": time, "event": event}).to_csv(tmp_path / "t.csv")
     spec = load_spec(None, ["endpoint.entry=entry"])
     notes = " ".join(read_tables(find_tables([tmp_path / "t.csv"], spec), spec).notes)
-    assert "1 event fell while fewer than 10 were at risk, before others entered" in notes
+    assert "1 event occurred while fewer than 10 were at risk, before others entered" in notes
     curve = kaplan_meier(Survival(time, event == 1, entry_days=entry))
     steps = {"time_days": curve.time_days, "survival": curve.survival, "at_risk": curve.at_risk}
     died = np.bincount(np.searchsorted(curve.time_days, time[event == 1]), minlength=len(curve.time_days))

@@ -219,7 +219,7 @@ def test_what_cannot_be_a_dataset_is_named() -> None:
     def build(cases: tuple[Case, ...] = CASES, attributes: dict[str, object] | None = None, **outcomes: object) -> None:
         build_features(cases, COLUMNS, make_outcomes() | outcomes, attributes or {})
 
-    with pytest.raises(StoreError, match="there is no case"):
+    with pytest.raises(StoreError, match="no case could be used"):
         build(())
     one = CASES[0].case_id
     with pytest.raises(StoreError, match="deep of P1_CT_GTV-1 holds 1 values, expected 2"):

@@ -1,4 +1,4 @@
-"""A model is frozen as plain data, gives the same predictions when thawed, and refuses what it was not made for."""
+"""A model is frozen as plain data, predicts the same when loaded, and refuses data that it was not fitted for."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def frozen(table: FeatureTable, learner: str = "cox") -> Frozen:
         ("mlp", 2),
     ],
 )
-def test_a_thawed_model_predicts_what_the_fitted_one_does(learner: str, classes: int, tmp_path: Path) -> None:
+def test_a_loaded_model_predicts_what_the_fitted_one_does(learner: str, classes: int, tmp_path: Path) -> None:
     model, other = frozen(made(classes=classes), learner), made(30, 1, classes=classes)
     save_frozen(model, tmp_path)
     again = load_frozen(tmp_path)

@@ -58,7 +58,7 @@ def test_one_patient_who_decides_a_figure_is_named_in_the_report() -> None:
         {"procedure": "all"}, tables={name: pd.DataFrame(rows) for name, rows in tables.items() if rows}
     )
     said = [getattr(block, "text", "") for block in influence(models)]
-    assert any("hangs on one patient" in text and named(far.patient_ids[worst]) in text for text in said)
+    assert any("depends on one patient" in text and named(far.patient_ids[worst]) in text for text in said)
 
 
 def test_dfbeta_is_near_what_fitting_without_the_patient_changes() -> None:

@@ -223,7 +223,7 @@ def test_a_treatment_that_only_those_still_followed_could_have_is_told() -> None
     encodings = [Encoding("chemo", "clinical"), Encoding("sex", "clinical")]
     X = np.column_stack([given, before]).astype(float)
     (note,) = immortal_notes(encodings, X, survival(time, event))
-    assert note.startswith(f"chemo: of {given.sum()} cases with it none's follow-up ended before day")
+    assert note.startswith(f"chemo: no case with this value ({given.sum()}) was followed for less than ")
     assert "--set 'exclude=[\"chemo\"]' leaves it out" in note
 
 

@@ -178,10 +178,10 @@ def test_a_fitted_procedure_survives_being_written(learner: str) -> None:
         fitted = fit_procedure(procedure, table, 0)
         plain, arrays = fitted.to_plain()
         assert all(array.dtype.kind in "fiub" for array in arrays.values())
-        thawed = Fitted.from_plain(json.loads(json.dumps(plain, allow_nan=False)), arrays)
-        assert thawed.procedure == procedure
-        assert (thawed.chosen, thawed.tuned, thawed.cutoff) == (fitted.chosen, fitted.tuned, fitted.cutoff)
-        ours, theirs = fitted.predict(table), thawed.predict(table)
+        loaded = Fitted.from_plain(json.loads(json.dumps(plain, allow_nan=False)), arrays)
+        assert loaded.procedure == procedure
+        assert (loaded.chosen, loaded.tuned, loaded.cutoff) == (fitted.chosen, fitted.tuned, fitted.cutoff)
+        ours, theirs = fitted.predict(table), loaded.predict(table)
         if isinstance(table.endpoint, Classes):
             np.testing.assert_array_equal(ours.probability, theirs.probability)
         else:
@@ -197,8 +197,8 @@ def test_a_harmonised_procedure_survives_being_written(how: str) -> None:
     table = replace(survival_table(0), site=tuple("AB"[i % 2] for i in range(80)), patient_ids=patients)
     fitted = fit_procedure(Procedure(**{**vars(ALL), "harmonise": how}), table, 0)
     plain, arrays = fitted.to_plain()
-    thawed = Fitted.from_plain(json.loads(json.dumps(plain)), arrays)
-    np.testing.assert_array_equal(risk(thawed, table), risk(fitted, table))
+    loaded = Fitted.from_plain(json.loads(json.dumps(plain)), arrays)
+    np.testing.assert_array_equal(risk(loaded, table), risk(fitted, table))
 
 
 def test_the_same_seed_fits_the_same_and_a_procedure_is_plain_data() -> None:

@@ -228,8 +228,8 @@ def test_in_sample_figures_are_labelled_so_and_stand_beside_the_honest_ones(made
     measures = pd.read_csv(made / "models" / "measures.csv")
     own = measures[(measures["measure"] == "harrell_c") & (measures["procedure"] == PROCEDURES[-1])]
     honest, flattering = (own[own["in_sample"] == which]["value"].item() for which in (0, 1))
-    assert f"would have been reported with Harrell’s C {flattering:.2f}" in page.text
-    assert f"on cases that it had not seen it has {honest:.2f}" in page.text
+    assert f"the in-sample performance is Harrell’s C {flattering:.2f}" in page.text
+    assert f"on held-out cases it is {honest:.2f}" in page.text
     assert "Harrell’s C, in-sample (optimistic)" in page.text
     # 0.66 at 100 features, random ones 0.65 to 0.67: nothing but size
     assert "features drawn at random give 0.660 (0.650 to 0.670)" in page.text

@@ -65,9 +65,9 @@ def test_models_alone_have_a_report_without_images(folder: Path) -> None:
 
 def test_a_note_on_a_case_does_not_name_it(models: ModelFolder) -> None:
     one = str(models.tables["predictions"]["case_id"].iloc[0])
-    told = replace(models, summary={**models.summary, "notes": [f"Held out, 1 case lay far out: {one} (bounded.csv)."]})
+    told = replace(models, summary={**models.summary, "notes": [f"1 held-out case lay far out: {one} (bounded.csv)."]})
     (said,) = [text for text in notes(told) if "lay far out" in text]
-    assert said == f"Held out, 1 case lay far out: {named(one)} (bounded.csv)."
+    assert said == f"1 held-out case lay far out: {named(one)} (bounded.csv)."
 
 
 def test_classes_have_their_own_figures(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_checklist_says_what_only_the_authors_can(models: ModelFolder, tmp_path:
     assert isinstance(table, Table)
     rows = {row[0]: row[2] for group in table.groups for row in group.rows}
     for item in ("1", "3a", "8b", "14", "17", "18a", "18b", "19", "25"):
-        assert rows[item] == "For the authors: the run does not know it."
+        assert rows[item] == "To be completed by the authors."
     assert rows["12a"].startswith("Nested cross-validation, 4 repeats of 5 folds")
     assert "time-not-positive (2)" in rows["11"]
     assert rows["10"].startswith("In part: 160 patients")
@@ -232,7 +232,7 @@ def test_events_per_variable_are_those_of_the_training_folds(models: ModelFolder
 @pytest.mark.parametrize(
     ("last", "said"),
     [
-        (0.71, "more than any of the random draws, as selection on the same cases achieves on noise too"),
+        (0.71, "more than any random draw; selection on the same cases does this even on pure noise"),
         (0.665, "within their range, so chance can give as much at that size"),
         (0.66, "no more than chance gives at that size"),
     ],
@@ -283,7 +283,9 @@ def test_where_nothing_is_selected_no_stability_is_drawn(models: ModelFolder) ->
         own = replace(models, procedures=procedures, tables={**models.tables, "selection": always})
         blocks = final_model(own).blocks
         assert any(isinstance(block, Picture) and block.name == "selection_stability" for block in blocks) == drawn
-        assert any(isinstance(block, Text) and "does not choose" in block.text for block in blocks) == (not drawn)
+        assert any(isinstance(block, Text) and "does not select features" in block.text for block in blocks) == (
+            not drawn
+        )
 
 
 def test_table_one_keeps_levels_under_their_variable(models: ModelFolder) -> None:
@@ -370,7 +372,7 @@ def test_validation_of_another_cohorts_model_says_so(folder: Path, tmp_path: Pat
     assert f"External validation: fitted on another cohort, the model in {PROCEDURES[0]} predicts these cases" in text
     assert "Evaluation of a model that was fitted on another cohort." in text
     assert "Values out of range: 3." in text
-    for absent in ("Nested cross-validation", "Which differences are real", "would have been reported", "Selection"):
+    for absent in ("Nested cross-validation", "Which differences are real", "in-sample performance", "Selection"):
         assert absent not in text
 
 

@@ -200,7 +200,7 @@ def test_a_clinical_value_that_the_model_cannot_take_is_refused_at_once(run, sca
     [
         (["none.nii.gz"], "", "no file at"),
         (["new.nii.gz"], "none.nii.gz", "no file at"),
-        ({"T1": "new.nii.gz"}, "", "made on T2"),
+        ({"T1": "new.nii.gz"}, "", "fitted on T2"),
         (["new.nii.gz", "mask.nii.gz"], "", "which sequences are"),
     ],
 )
@@ -240,7 +240,7 @@ def test_a_head_is_prepared_on_the_sequence_that_the_model_learnt_from():
 @pytest.mark.parametrize("name", ["ADC.nii.gz", "P1_rCBV.nii.gz", "T1_T2_ratio.nii.gz", "DWI_b1000.nii.gz"])
 def test_a_map_is_not_taken_for_the_sequence_that_the_model_learnt_from_unless_it_is_named_so(name):
     case = Case("c", "p", "MR", "mask", f"/scans/{name}", "")
-    with pytest.raises(JobError, match=r"made on T2, and by its name or header the scan is no such image .* T2=FILE"):
+    with pytest.raises(JobError, match=r"fitted on T2, but the scan's name or header shows another kind of .* T2=FILE"):
         on_reference(case, "T2")
     named = replace(case, sequences={"T2": case.image})
     assert on_reference(named, "T2") == (named, [])
@@ -257,7 +257,7 @@ def test_a_dicom_map_is_no_reference_sequence_by_its_image_type(tmp_path):
     acquired = {"image_type": "DERIVED\\PRIMARY\\ADC"}
     listing = SeriesListing("1.2", "1.3", "p", "MR", "", "HEAD", "", (), acquisition=acquired)
     case = Case("c", "p", "MR", "mask", str(write_listing(tmp_path, listing)), "")
-    with pytest.raises(JobError, match="no such image"):
+    with pytest.raises(JobError, match="shows another kind of image"):
         on_reference(case, "T2")
 
 

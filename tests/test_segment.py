@@ -378,7 +378,7 @@ def test_a_network_is_the_same_wherever_its_file_lies() -> None:
     assert made("file:/a/net.pt", "1f") == made("file:/b/net.pt", "1f") != made("file:/a/net.pt", "2e")
 
 
-# --- other programs: stand-ins that do what their own help says of these arguments, with a threshold for a method -----
+# --- other programs: stubs that take the arguments as the real ones' help describes them, with a threshold for a method
 
 TOTAL = """#!{python}
 import pathlib, sys, SimpleITK as sitk

@@ -44,7 +44,7 @@ Outcomes = dict[tuple[str, str], TaskResult]
 
 @dataclass(frozen=True)
 class Cohort:
-    """A made cohort, and what a calm run in this very process makes of it."""
+    """A synthetic cohort, and the results of an undisturbed run in this very process."""
 
     folder: Path
     cases: list[Case]

@@ -347,7 +347,7 @@ def test_a_gpu_task_holds_several_batches_to_read_ahead():
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
-    """A weight file, here safetensors itself, and what the command makes of it."""
+    """A weight file, here safetensors itself, and the command's conversion of it."""
     folder = tmp_path_factory.mktemp("weights")
     values = resolve_weights("untrained:5", NETWORK).values
     (folder / "in.safetensors").write_bytes(write_safetensors(values, {}))

@@ -29,7 +29,7 @@ from tools.try_install import ROOT, build, called, processor_seconds
 TAIL = 8
 #: A port for the scheduler of the last task.
 SCHEDULER = "tcp://127.0.0.1:8799"
-PATIENT = "made/manifest-made/MADE-CHEST/MADE-0001"
+PATIENT = "cohort/manifest-made/MADE-CHEST/MADE-0001"
 JOB = """\
 [cohort]
 cases = "cases/cases.csv"
@@ -57,9 +57,12 @@ class Task:
 TASKS = (
     Task(
         "Features of one case",
-        ("prognosis synth made --patients 40", f"prognosis features {PATIENT} --roi GTV-1 -o one.csv"),
+        ("prognosis synth cohort --patients 40", f"prognosis features {PATIENT} --roi GTV-1 -o one.csv"),
     ),
-    Task("Index", ("prognosis index made/manifest-made/MADE-CHEST -o cases --clinical made/clinical.csv --roi GTV-1",)),
+    Task(
+        "Index",
+        ("prognosis index cohort/manifest-made/MADE-CHEST -o cases --clinical cohort/clinical.csv --roi GTV-1",),
+    ),
     Task("Run", ("prognosis run my.toml --out runs/my",)),
     Task("Status", ("prognosis status runs/my",)),
     Task("Fit on a table", (f'python -c "{ROSSI}"', "prognosis fit rossi.csv -o rossi --set validation.halves=0")),

@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prognosis",
         description="Cohort-scale imaging prognosis on Dask.",
-        epilog="To begin: prognosis init FOLDER (your images); without images: prognosis synth made",
+        epilog="To begin: prognosis init FOLDER (your images); without images: prognosis synth cohort",
     )
     parser.add_argument("--version", action="version", version=f"prognosis {__version__}")
     parser.set_defaults(resumable=False)

@@ -110,12 +110,12 @@ def _of_one_id(headers: Iterable[ImageHeader]) -> Iterator[Problem]:
         for header in found.values():
             people.setdefault(header.person, header)
         pairs = combinations(people.values(), 2)
-        unlike = next(((why, two) for one, two in pairs if (why := _other_person(one.person, two.person))), None)
-        if unlike is None and studies > 1 and _PLACEHOLDER.fullmatch(first.patient_id):
-            unlike = f"a placeholder, in {studies} studies", first
-        if unlike is not None:
-            reason = f"images of the PatientID {first.patient_id!r} seem to be of several people ({unlike[0]}): "
-            where = unlike[1].file.path
+        mismatch = next(((why, two) for one, two in pairs if (why := _other_person(one.person, two.person))), None)
+        if mismatch is None and studies > 1 and _PLACEHOLDER.fullmatch(first.patient_id):
+            mismatch = f"a placeholder, in {studies} studies", first
+        if mismatch is not None:
+            reason = f"images of the PatientID {first.patient_id!r} seem to be of several people ({mismatch[0]}): "
+            where = mismatch[1].file.path
             yield Problem(Code.PATIENTS_MIXED, reason + _TWO_PEOPLE, first.patient_id, where=where, severity="warning")
 
 
@@ -187,9 +187,13 @@ def _once(gathered: Gathered, masks: Iterable[MaskHeader]) -> list[MaskHeader]:
         copies[mask.sop_uid].append(mask)
     kept: list[MaskHeader] = []
     for first, *others in copies.values():
-        unlike = [other for other in others if not _outline_the_same(first, other)]
-        kept += [] if unlike else [first]
-        said = "with other content; none is used: index one of them alone" if unlike else "alike; kept that one"
+        different = [other for other in others if not _outline_the_same(first, other)]
+        kept += [] if different else [first]
+        said = (
+            "with different content; none is used: index one of them alone"
+            if different
+            else "with the same content; kept that one"
+        )
         gathered.problems += [
             Problem(
                 Code.DUPLICATE_INSTANCE,
@@ -197,7 +201,7 @@ def _once(gathered: Gathered, masks: Iterable[MaskHeader]) -> list[MaskHeader]:
                 patient_id=other.patient_id,
                 where=other.file.path,
             )
-            for other in unlike or others
+            for other in different or others
         ]
     return kept
 

@@ -1,7 +1,7 @@
 """The runner: a bounded window of tasks on the cluster, task results as values, retries for the infrastructure only.
 
 The plan says which task is ready; the runner keeps about two tasks in flight per worker thread, or per GPU, so that no
-worker waits, no sort of task crowds out another, and the scheduler's memory does not grow with the cohort. Dask itself
+worker waits, no kind of task starves another, and the scheduler's memory does not grow with the cohort. Dask itself
 would not hold back: tasks that ask for a resource all go to the workers at once. What a task returns are results. What
 it raises is the infrastructure's fault (a full disk, a lost connection) and is retried; so is the death of a worker,
 but then the cases run one by one, so that the guilty one is found and the others go on.
@@ -181,7 +181,7 @@ def _submit(client: Client, sent: _Sent, packed: _Packed, window: _Window, case_
 
 
 def _expect_all(plan: Plan) -> None:
-    """No run ends in peace that has left out a case: a fault of this program, which nobody would see."""
+    """A run must not end successfully with results missing; nobody would notice."""
     if left := plan.unfinished():
         raise ClusterError(
             f"the run has no more tasks, but {left} results of cases are missing: a fault of this program, please "

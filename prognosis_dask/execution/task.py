@@ -148,7 +148,7 @@ def run_task(
 
 def _expect_wanted(cases: tuple[Case, ...]) -> None:
     if any(case.short_hash in _stopped for case in cases):
-        raise _ChildLostError(Code.STOPPED, "the work on it was stopped, as was asked for")
+        raise _ChildLostError(Code.STOPPED, "stopped on request")
 
 
 class _ChildLostError(Exception):

@@ -63,7 +63,7 @@ def build_features(
         When there is no case, when values and names differ in number, or when two covariates have one name.
     """
     if not cases:
-        raise StoreError("there is no case, so there are no features; problems.csv says what became of the patients")
+        raise StoreError("no case could be used, so there are no features; see problems.csv")
     held = [stage for stage in stages() if stage.name in columns or stage.name in results or stage.is_in_every_run]
     variables: dict[str, AnyArray] = {
         "case": _text(case.case_id for case in cases),

@@ -35,7 +35,7 @@ def guarded(stage: str, case: Case, digest: str, work: Callable[[Stopwatch], Val
             problem = error.problem
         except (OSError, MemoryError, PrognosisError):
             raise
-        except Exception as error:  # a fault of ours, or of a library, must not end the others' night
+        except Exception as error:  # a bug here or in a library must not end the run for the other cases
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(place.filename).name}:{place.lineno}"
             problem = Problem(Code.UNEXPECTED, f"{type(error).__name__}: {error}", where=where)

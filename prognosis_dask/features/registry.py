@@ -251,7 +251,7 @@ def stages_of(job: Job | Mapping[str, Any]) -> list[Stage]:
 
 
 def stages_in(record: Mapping[str, Any]) -> list[Stage]:
-    """The stages of a run by the content of its ``run.json``: of one of before only those that there were."""
+    """The stages of a run by the content of its ``run.json``: for older runs, only the stages they had."""
     had = record.get("digests")
     return [stage for stage in stages_of(record.get("job") or {}) if not had or stage.name in had]
 

@@ -89,7 +89,7 @@ class SegmentWork(Work):
             raise CaseError(Code.NO_CANDIDATE, f"{named} outlines nothing in the image; look at it, or outline it")
         with watch.step("write"):
             volume = voxels * math.prod(mask.GetSpacing()) / 1000.0
-            title = f"outlined by a network, by nobody else; {volume:.3g} mL"
+            title = f"outlined by a network, not reviewed; {volume:.3g} mL"
             attributes = {"mask_source": AUTOMATIC, "volume_ml": volume, "network": context.job.segment.network}
             pictures = {"quality": outlined(image, mask, title)}
             digest = case.stored.get(MaskStore.stage, "")

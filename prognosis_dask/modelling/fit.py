@@ -49,7 +49,7 @@ from prognosis_dask.publish import publish_folder, staging
 if TYPE_CHECKING:
     import xarray as xr
 
-#: Fewer events per feature of the final model are noted.
+#: A final model with fewer events per feature gets a note.
 _EVENTS_PER_VARIABLE = 10
 
 
@@ -85,9 +85,9 @@ def fit_models(
     StatisticsError
         When the cases cannot carry a procedure; the folder is as it was.
     """
-    if extend is None:  # features that are not there are reported before patients that are too few for want of them
+    if extend is None:  # missing features are reported before a shortage of patients that they may have caused
         expect_sound(read, spec)
-    expect_folds_can_learn(read.table, spec.validation.folds)  # what extends the table may take hours
+    expect_folds_can_learn(read.table, spec.validation.folds)  # before the table is extended, which may take hours
     with staging(folder) as work:
         staged = work / folder.name
         staged.mkdir()
@@ -102,7 +102,7 @@ def fit_models(
 
 
 def fit_dataset(dataset: xr.Dataset, section: ModelSection, folder: Path, map: Map = map) -> dict[str, Any]:
-    """What a run ends in: :func:`fit_source` of its feature dataset, as the job's ``[model]`` says."""
+    """The models of a run: :func:`fit_source` of its feature dataset, as the job's ``[model]`` says."""
     volumes = np.asarray(dataset["volume_ml"].values, dtype=float) if "volume_ml" in dataset else np.zeros(0)
     has_volume = bool(np.isfinite(volumes).any()) and np.nanmin(volumes) < np.nanmax(volumes)
     return fit_source(dataset_source(dataset, "the run"), job_spec(section, has_volume=has_volume), folder, map)
@@ -202,8 +202,8 @@ def _bounded_note(procedure: Procedure, cases: Sequence[str]) -> list[str]:
     if not cases:
         return []
     return [
-        f"Held out, {count(len(cases), 'case')} lay so far out of the training cases that features were bounded at "
-        f"{procedure.bound_margin:g} SD beyond their range: {', '.join(cases[:5])}"
+        f"{count(len(cases), 'held-out case')} lay far outside the training range; their features were capped "
+        f"{procedure.bound_margin:g} SD beyond it: {', '.join(cases[:5])}"
         f"{', ...' if len(cases) > 5 else ''} (bounded.csv). Check their data."
     ]
 
@@ -216,37 +216,42 @@ def _notes(
     strongest = len(procedure.penalty) > 1 and model.tuned.get("penalty") == max(procedure.penalty)
     by = TUNED_BY[procedure.tune_by] if isinstance(table.endpoint, Survival) else "the log loss"
     yield (
-        f"What the final procedure leaves open was tuned by {by} in {procedure.inner_folds}-fold cross-validation "
-        f"within the cases that each model was fitted on; on all cases: {described}"
-        f"{', the strongest penalty that was tried' if strongest else ''}."
+        f"The final procedure's open settings were tuned by {by} in {procedure.inner_folds}-fold cross-validation "
+        f"within the cases that each model was fitted on; tuned on all cases: {described}"
+        f"{', the strongest penalty tried' if strongest else ''}."
     )
     yield (
         "The intervals of measures and differences come from repeating the whole validation on random halves of the "
-        "patients: they count that other patients would have trained the models. Those of curves draw the tested "
-        "patients alone."
+        "patients: they include the variation due to the training patients. Those of curves come from resampling "
+        "the test patients only."
         if trained
-        else "The intervals are those of held-out figures when patients are drawn anew: they show the uncertainty of "
-        "so many test patients, not that of the training."
+        else "The intervals come from resampling the test patients: they reflect the size of the test set, not the "
+        "variation of training."
     )
-    yield "In-sample figures are those of the cases that the models were selected and fitted on: they flatter."
+    yield (
+        "In-sample figures are those of the cases that the models were selected and fitted on, so they are optimistic."
+    )
     if isinstance(table.endpoint, Survival):
         events = count_cases(table)["n_events"]
         ratio = events / len(model.chosen)
         if ratio < _EVENTS_PER_VARIABLE:
             yield (
                 f"{count(events, 'event')} for {count(len(model.chosen), 'feature')} in the final model, "
-                f"{ratio:.1f} each; {_EVENTS_PER_VARIABLE} are a common least, and below that the penalty carries the "
-                "model."
+                f"{ratio:.1f} each; {_EVENTS_PER_VARIABLE} is a common minimum; below it the model depends mainly on "
+                "the penalty."
             )
     if several_cases(table.patient_ids):
         tested = "risk groups, added value, coefficients, the check of proportional hazards and "
         yield (
-            "Some patients have several cases. All cases of a patient are in one fold and are drawn together for the "
-            f"intervals; {tested if isinstance(table.endpoint, Survival) else ''}correlations have variances over "
-            "patients."
+            "Some patients have several cases. All cases of a patient are in one fold and are resampled together for "
+            f"the intervals; variances of {tested if isinstance(table.endpoint, Survival) else ''}correlations are "
+            "computed over patients."
         )
     missing = int(np.isnan(visible(procedure, table).X).any(axis=1).sum())
     if missing:
-        yield f"{count(missing, 'case')} with missing values: the training median takes their place in each fold."
+        yield f"{count(missing, 'case')} with missing values: they are replaced by the training median in each fold."
     if any(encoding.levels and not encoding.ordered for encoding in encodings):
-        yield "Of each column of words the first level is the reference; a level that training cases lack is left out."
+        yield (
+            "The first level of each categorical column is the reference. Levels absent from the training cases are "
+            "dropped."
+        )

@@ -66,12 +66,12 @@ def headline(tables: Tables, procedure: str, classes: bool) -> dict[str, Any]:
     """The figures of a procedure that stand first: C-index or AUC, held out with interval, and in sample."""
     name, short = ("auc", "auc") if classes else ("harrell_c", "c_index")
     rows = [r for r in tables["measures"] if r["procedure"] == procedure and r["measure"] == name]
-    honest = next((r for r in rows if not r["in_sample"]), {})
+    held_out = next((r for r in rows if not r["in_sample"]), {})
     flattering = next((r for r in rows if r["in_sample"]), {})
     found = {
-        f"{short}_cv": honest.get("value"),
-        f"{short}_cv_lower": honest.get("lower"),
-        f"{short}_cv_upper": honest.get("upper"),
+        f"{short}_cv": held_out.get("value"),
+        f"{short}_cv_lower": held_out.get("lower"),
+        f"{short}_cv_upper": held_out.get("upper"),
         f"{short}_in_sample": flattering.get("value"),
     }
     if not classes:

@@ -140,7 +140,7 @@ TABLES = (
         "a patient and a coefficient of the final Cox model that it changes, the hundred greatest changes",
         _FEATURE,
         _text("patient_id", "the patient"),
-        _number("dfbeta", "what fitting on the patient changes the coefficient by, per standard deviation"),
+        _number("dfbeta", "change in the coefficient when the patient is included, per standard deviation"),
         _number("dfbetas", "the same in standard errors of the coefficient"),
     ),
     _table(

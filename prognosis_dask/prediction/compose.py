@@ -328,7 +328,7 @@ def feature_row(model: ScanModel, dataset: xr.Dataset, run: Path) -> FeatureTabl
 
 
 def row_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
-    """How a scan's features are unlike those that the model was fitted on.
+    """How a scan's features differ from those that the model was fitted on.
 
     Raises
     ------
@@ -342,7 +342,7 @@ def row_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
 
 
 def scan_warnings(training: TrainingScans, modality: str, spacing_mm: Sequence[float]) -> list[str]:
-    """How the image itself is unlike those that the model learnt from."""
+    """How the image itself differs from those that the model was fitted on."""
     warnings = []
     if training.modalities and modality not in training.modalities:
         learnt = ", ".join(sorted(training.modalities))

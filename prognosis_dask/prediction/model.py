@@ -136,8 +136,8 @@ def load_model(folder: Path) -> ScanModel:
     job, title = _job(folder, models, run)
     if frozen.fitted.procedure.harmonise:
         raise StatisticsError(
-            f"{folder}: the model harmonises by scanner or site, and a single scan's is not among those it learnt; "
-            "use one that was fitted without"
+            f"{folder}: the model harmonises by scanner or site, and a new scan's site is unknown to it; use one "
+            "fitted without harmonisation"
         )
     families = _families(frozen)
     network = run / "networks" / FILE if FAMILY in families else None

@@ -191,8 +191,8 @@ def on_reference(case: Case, reference: str) -> tuple[Case, list[str]]:
         ]
     if not case.sequences and is_other(case.image):
         raise JobError(
-            f"the model was made on {reference}, and by its name or header the scan is no such image (a map, "
-            f"perfusion, or several sequences in one): give one of {reference}, or name the file: {reference}=FILE"
+            f"the model was fitted on {reference}, but the scan's name or header shows another kind of image (a map, "
+            f"perfusion, or several sequences in one): give a {reference} image, or name the file: {reference}=FILE"
         )
     if not case.sequences:
         return replace(case, sequences={reference: case.image}), [
@@ -201,8 +201,8 @@ def on_reference(case: Case, reference: str) -> tuple[Case, list[str]]:
         ]
     if reference not in case.sequences:
         raise JobError(
-            f"the model was made on {reference}, and the scan's sequences are {', '.join(case.sequences)}; give one of "
-            f"{reference}"
+            f"the model was fitted on {reference}, but the scan's sequences are {', '.join(case.sequences)}; give a "
+            f"{reference} image"
         )
     return replace(case, image=case.sequences[reference]), []
 

@@ -28,7 +28,7 @@ class Picture:
     data
         What was drawn, one row per mark.
     alt
-        What a reader who cannot see it is told.
+        The description for readers who cannot see it.
     caption
         What stands under it.
     """
@@ -187,10 +187,10 @@ def write_figures(pictures: Iterable[Picture], folder: Path) -> None:
 
 # Checklists: items in the order of their paper, and what a run answers of each.
 
-#: By the paper's sections: each item's number, and in short what is asked for.
+#: By the paper's sections: each item's number, and its requirement in short.
 Items: TypeAlias = Mapping[str, Sequence[tuple[str, str]]]
 
-_OPEN = "For the authors: the run does not know it."
+_OPEN = "To be completed by the authors."
 
 
 @dataclass(frozen=True)
@@ -225,9 +225,7 @@ def item_table(caption: str, items: Items, said: Mapping[str, str], more: Mappin
         for heading, of_section in items.items()
     ]
     weight, column = ([], "") if more is None else (["Weight"], "n")
-    return Table(
-        caption, ("Item", "What is asked for", *weight, "What this run says"), f"sw{column}w", groups, fold=True
-    )
+    return Table(caption, ("Item", "Requirement", *weight, "Answer of this run"), f"sw{column}w", groups, fold=True)
 
 
 def _text(answer: Answer) -> str:

@@ -99,7 +99,7 @@ class Robustness:
     failed
         Cases of which no perturbation could be measured, with the reason.
     controls
-        By negative control what a model makes of it; empty where the run has no model.
+        By negative control, how the model performs on it; empty where the run has no model.
     """
 
     rows: list[dict[str, Any]]

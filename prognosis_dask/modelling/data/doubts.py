@@ -171,11 +171,11 @@ def row_name_notes(column: SourceColumn) -> list[str]:
 
 
 def share_notes(column: SourceColumn) -> list[str]:
-    """A note where whole numbers up to 100 stand beside fractions of one only: percentages and shares in one column.
+    """A note where whole numbers up to 100 stand beside fractions of one: percentages and shares in one column.
 
     >>> mixed = np.array([*range(10, 50), *(0.05 + 0.01 * i for i in range(20))])
     >>> share_notes(SourceColumn("ki67", mixed, "t.csv"))[0][:60]
-    'ki67 is a whole number in 40 rows and a part of one in 20: m'
+    'ki67 has whole numbers in 40 rows and fractions in 20; corre'
     """
     values = column.numbers()
     values = values[np.isfinite(values)]
@@ -189,8 +189,8 @@ def share_notes(column: SourceColumn) -> list[str]:
     if quarters or np.abs(hundredths % 1 - 0.5).min() < 0.49:
         return []
     return [
-        f"{column.name} is a whole number in {len(rest)} rows and a part of one in {int(parts.sum())}: mend them, if "
-        "some are percentages and others shares."
+        f"{column.name} has whole numbers in {len(rest)} rows and fractions in {int(parts.sum())}; correct them if "
+        "some are percentages and others fractions of one."
     ]
 
 

@@ -136,9 +136,10 @@ def immortal_notes(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpo
         share, lost = float(ended.mean()), float((ended & censored[~has]).mean())
         if share >= _ENDED and lost > 0 and (1 - share) ** int(has.sum()) < _BY_CHANCE:
             notes[encoding.column] = (
-                f"{encoding.column}: of {int(has.sum())} cases with it none's follow-up ended before day {first:.4g}, "
-                f"of the {int((~has).sum())} others {share:.0%} did. If it was given or found during the follow-up, "
-                f"who died early could not have it: {as_option('exclude', [encoding.column])} leaves it out."
+                f"{encoding.column}: no case with this value ({int(has.sum())}) was followed for less than {first:.4g} "
+                f"days, but {share:.0%} of the {int((~has).sum())} others were. If it was given or found during "
+                "follow-up, patients who died early could not have it: "
+                f"{as_option('exclude', [encoding.column])} leaves it out."
             )
     return list(notes.values())
 

@@ -136,8 +136,8 @@ def _entering(name: str, unit: str, entry: FloatArray, time: FloatArray, event: 
     few = ""
     if entry.min() > 0:
         few = (
-            f" None is followed before day {entry.min():.4g}: who died until then is not counted, and survival is that "
-            "of cases that lived to it."
+            f" None is followed before day {entry.min():.4g}: earlier deaths are not observed, and survival is that of "
+            "cases that lived to that day."
         )
     died = np.sort(time[event == 1])
     at_risk = np.searchsorted(np.sort(entry), died) - np.searchsorted(np.sort(time), died)
@@ -145,8 +145,8 @@ def _entering(name: str, unit: str, entry: FloatArray, time: FloatArray, event: 
     early = int(((at_risk < _FEW_AT_RISK) & more_later).sum())
     if early:
         few += (
-            f" {count(early, 'event')} fell while fewer than {_FEW_AT_RISK} were at risk, before others entered: "
-            "Kaplan-Meier's estimates hang on them from then on, and are 0 where the last one at risk had it."
+            f" {count(early, 'event')} occurred while fewer than {_FEW_AT_RISK} were at risk, before others entered. "
+            "They dominate the Kaplan-Meier estimate from then on; it is 0 if the last case at risk had the event."
         )
     return [
         f"{count(int(late.sum()), 'row')} of {len(entry)} enter late by {name} (in {unit}), at the median after "
@@ -173,16 +173,16 @@ def _fractions_of_days(column: SourceColumn, unit: str) -> list[str]:
     values = values[np.isfinite(values)]
     if len(values) > 1 and not np.ptp(values):
         return [
-            f"{column.name} is {values[0]:g} in all rows: nothing then tells early events from late ones. Is the "
-            "outcome a class (label in [endpoint]), or the time that of the horizon?"
+            f"{column.name} is {values[0]:g} in all rows. All times are equal, so early and late events cannot be "
+            "distinguished. Is the outcome a class (label in [endpoint]), or the time that of the horizon?"
         ]
     if unit != "days" or not len(values):
         return []
     parts = values != np.floor(values)
     if parts.sum() >= _FEW_PARTS and parts.mean() <= 0.5 and _OTHER_UNIT * np.median(values[parts]) < np.median(values):
         return [
-            f"{column.name} is in fractions in {count(int(parts.sum()), 'row')}, at most {values[parts].max():.4g}, "
-            f"and whole in the others, {np.median(values[~parts]):.4g} at the median: are some in months or years?"
+            f"{column.name} has decimals in {count(int(parts.sum()), 'row')} (at most {values[parts].max():.4g}) but "
+            f"whole numbers in the others (median {np.median(values[~parts]):.4g}): are some in months or years?"
         ]
     if values.max() > _SHORT_DAYS:
         return []

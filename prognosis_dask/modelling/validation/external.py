@@ -147,7 +147,7 @@ def training_overlap(frozen: Frozen, table: FeatureTable) -> Overlap:
 
 
 def endpoint_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
-    """What of the endpoint is unlike the model's: events that compete, late entry, the order of times."""
+    """How the endpoint differs from the model's: competing events, late entry, the range of times."""
     return [*_competing_warnings(frozen, table), *_entry_warnings(frozen, table), *_follow_up_warnings(frozen, table)]
 
 

@@ -72,7 +72,10 @@ def acquisition(run: RunFolder, values: pd.DataFrame | None) -> list[Block]:
     found, not_compared = explained(run.cases, values, per_case(run, "volume_ml"))
     rest = f"Not compared: {'; '.join(not_compared)}." if not_compared else ""
     if not found:
-        return [Heading("Acquisition"), absent(f"No parameter tells groups of {LEAST} patients or more apart. {rest}")]
+        return [
+            Heading("Acquisition"),
+            absent(f"No acquisition parameter has two groups of at least {LEAST} patients. {rest}"),
+        ]
     blocks: list[Block] = [Heading("Acquisition"), _verdict(found), _picture(found)]
     return [*blocks, Text(rest, "note")] if rest else blocks
 
@@ -81,11 +84,12 @@ def _verdict(found: Sequence[Explained]) -> Text:
     beyond = [f"{one.modality}: {one.parameter} ({p_text(one.p_holm)})" for one in found if one.p_holm < 0.05]
     if not beyond:
         return Text(
-            "No acquisition parameter explains more of the features than chance does, as far as such groups can tell."
+            "No acquisition parameter explains more of the features than chance does, as far as groups of this size "
+            "can show."
         )
     return Text(
-        f"Features differ by acquisition beyond chance: {listed(beyond)}. That may be the scanner, or other patients "
-        "at it: compare the volume, and the characteristics by site. A procedure with `harmonise` aligns sites.",
+        f"Features differ by acquisition beyond chance: {listed(beyond)}. The scanner may be the cause, or different "
+        "patients: compare the volume, and the characteristics by site. A procedure with `harmonise` aligns sites.",
         "warning",
     )
 
@@ -114,9 +118,9 @@ def _picture(found: Sequence[Explained]) -> Picture:
         f"Share of the features’ variance that acquisition explains: {told}.",
         "Share of the variance of the features’ ranks that groups of one acquisition parameter explain, mean over the "
         f"features, one case of each patient. Bar: where it lies in 95 % of {PERMUTATIONS} permutations of the groups "
-        "among the patients. Open diamond: the same of the region’s volume, which hardly depends on the scanner; where "
-        "it lies far out, the groups hold other patients (a single figure: chance gives it a wider range). Groups of "
-        f"fewer than {LEAST} patients are left out.",
+        "among the patients. Open diamond: the same for the region’s volume, which hardly depends on the scanner; a "
+        "large share means that the groups hold different patients (as a single figure it varies more by chance). "
+        f"Groups of fewer than {LEAST} patients are left out.",
     )
 
 

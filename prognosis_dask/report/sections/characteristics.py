@@ -243,7 +243,7 @@ def _missing_table(models: ModelFolder) -> Table | None:
         for r in records(rows.sort_values("missing", ascending=False, kind="stable"))
     ]
     return Table(
-        "Missing values of the cases in the analysis. Within each fold the training cases’ median takes their place.",
+        "Missing values of the cases in the analysis. They are replaced by the training cases’ median in each fold.",
         ("Variable", "Cases without it", "Share"),
         "lnn",
         [Rows("", body)],

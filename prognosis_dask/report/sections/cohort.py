@@ -64,7 +64,8 @@ def _flow_blocks(run: RunFolder) -> list[Block]:
     note = "A case is one region of interest on one image series of one patient."
     if not_cases:
         note += (
-            f" Not counted here: {count(not_cases, 'problem')} of files or patients that became no case, listed below."
+            f" Not counted here: {count(not_cases, 'problem')} with files or patients that did not yield a case, "
+            "listed below."
         )
     return [Text(note, "note"), figure]
 

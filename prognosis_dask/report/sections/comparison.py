@@ -57,10 +57,7 @@ def performance(models: ModelFolder) -> Picture | None:
     told = "; ".join(f"{r.procedure} {with_interval(r.value, r.lower, r.upper)}" for r in records(rows))
     caption = f"{measure.title} of each procedure: squares with lines, held-out cases with 95 % intervals"
     if rows["in_sample"].notna().any():
-        caption += (
-            "; open diamonds, what would have been reported had the model been judged on the cases that it was "
-            "selected and fitted on"
-        )
+        caption += "; open diamonds: in-sample (optimistic) performance"
     return Picture(
         "comparison",
         _draw_performance(rows, measure.title, measure.no_skill),
@@ -188,7 +185,7 @@ def differences(models: ModelFolder) -> Table | None:
 
 
 def honesty_blocks(models: ModelFolder) -> list[Block]:
-    """In-sample beside honest, with what chance gives."""
+    """In-sample beside held-out performance, with what chance gives."""
     if models.external:
         return []
     figure, said = in_sample_curve(models), verdict(models)
@@ -203,21 +200,21 @@ def honesty_blocks(models: ModelFolder) -> list[Block]:
 
 
 def verdict(models: ModelFolder) -> str:
-    """What the in-sample figures would have said beside the honest ones, in words."""
+    """The in-sample performance beside the held-out one, in words."""
     found, flattering = models.estimate(), models.in_sample()
     title = describe(models.headline).title
     said = []
     if flattering is not None and found is not None:
         gap = flattering - found[0]
         said.append(
-            f"Judged on the cases that it was fitted on, the model would have been reported with {title} "
-            f"{number(flattering)}; on cases that it had not seen it has {with_interval(*found)}. "
+            f"On the cases that it was fitted on, the in-sample performance is {title} {number(flattering)}; on "
+            f"held-out cases it is {with_interval(*found)}. "
             + (f"The difference of {number(gap)} is optimism, not skill." if gap >= 0.005 else "The two hardly differ.")
         )
     if chance := _beside_chance(models):
         said.append(chance)
     if found is not None and found[1] <= (describe(models.headline).no_skill or 0.5):
-        said.append("The interval of the honest figure includes guessing.")
+        said.append("The held-out interval includes chance level.")
     return " ".join(said)
 
 
@@ -239,15 +236,15 @@ def _beside_chance(models: ModelFolder) -> str:
     elif value <= last["random_upper"]:
         judged = "within their range, so chance can give as much at that size."
     else:
-        judged = "more than any of the random draws, as selection on the same cases achieves on noise too."
-    honest = (
+        judged = "more than any random draw; selection on the same cases does this even on pure noise."
+    held_out = (
         f" On held-out cases “{ranking}” has {with_interval(*found)}." if found and ranking != models.primary else ""
     )
     gives = "gives" if last["k"] == 1 else "give"
     return (
         f"In-sample, {count(int(last['k']), 'feature')} drawn at random {gives} {number(last['random_median'], 3)} "
         f"({number(last['random_lower'], 3)} to {number(last['random_upper'], 3)}) where what “{ranking}” "
-        f"selects gives {number(value, 3)}: {judged}{honest}"
+        f"selects gives {number(value, 3)}: {judged}{held_out}"
     )
 
 
@@ -350,8 +347,9 @@ def influence(models: ModelFolder) -> list[Block]:
         for r in records(first)
     ]
     table = Table(
-        "Influence: held-out figures without the one patient that changes each most, the predictions kept. Up to a "
-        "hundred patients were left out in turn, those with the most extreme predictions; all in models/influence.csv.",
+        "Influence: held-out figures without the one patient that changes each most; predictions are not recomputed. "
+        "Up to a hundred patients, those with the most extreme predictions, were left out in turn; all in "
+        "models/influence.csv.",
         ("Figure", "All patients", "Without patient", "Figure without"),
         "lnln",
         [Rows("", shown)],
@@ -383,7 +381,7 @@ def _decides(models: ModelFolder, row: pd.Series) -> str:
         if not abs(row.without - row.value) > _MOVES * half_width:
             return ""
     return (
-        f"{_title(row.measure, row.horizon_days)} hangs on one patient: {number(row.value, 3)}, and "
+        f"{_title(row.measure, row.horizon_days)} depends on one patient: {number(row.value, 3)}, but "
         f"{number(row.without, 3)} without {named(row.patient_id)}. Check this patient's data."
     )
 
@@ -396,8 +394,8 @@ def dfbeta(models: ModelFolder) -> Table | None:
     far = int((table["dfbetas"].abs() > _FAR).sum())
     told = f"{far if far < len(table) else f'{far} or more'} beyond {_FAR:g}." if far else f"None beyond {_FAR:g}."
     return Table(
-        "Influence on coefficients: what fitting on a patient changes a coefficient by, per standard deviation "
-        f"(dfbeta) and in standard errors (dfbetas); the {min(_MOST, len(table))} greatest, more in "
+        "Influence on coefficients: the change in a coefficient when the patient is included, per standard deviation "
+        f"(dfbeta) and in standard errors (dfbetas); the {min(_MOST, len(table))} largest, more in "
         f"models/dfbeta.csv. {told}",
         ("Feature", "Patient", "dfbeta", "dfbetas"),
         "llnn",

@@ -1,4 +1,4 @@
-"""Features: how many of each family, and how they hang together."""
+"""Features: how many of each family, and how they correlate."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Correlation:
 
 
 def features(run: RunFolder) -> Section:
-    """Features by family, and how they hang together."""
+    """Features by family, and how they correlate."""
     found = families(run)
     blocks: list[Block] = [_families_table(found) if found else absent("This run holds no features.")]
     for stage in (RADIOMICS, DEEP):
@@ -64,7 +64,7 @@ def features(run: RunFolder) -> Section:
 
 
 def _robustness(run: RunFolder) -> list[Block]:
-    """What ``prognosis robustness`` found, where it was asked."""
+    """What ``prognosis robustness`` found, where it was run."""
     found = known_json(run.path / "robustness" / "summary.json")
     if not found:
         return []
@@ -83,7 +83,7 @@ def _robustness(run: RunFolder) -> list[Block]:
 def _without(run: RunFolder, stage: Stage) -> str:
     if stage is DEEP and (run.job.get("grade") or {}).get("enabled"):
         return (
-            "The deep features are those of the grade’s own network. It is trained anew in every fold, so they are no "
+            "The deep features are those of the grade’s own network. It is retrained in every fold, so they are not "
             "columns of the run: see Validation."
         )
     return f"The job has {stage.name} features switched off."
@@ -103,7 +103,7 @@ def _families_table(found: Sequence[FamilySummary]) -> Table:
 def families(run: RunFolder) -> list[FamilySummary]:
     """The features by kind: the tumour's size and place, pyradiomics' classes, and the deep features.
 
-    Those of several modalities are told apart: each has its own values, and may have its own parameters.
+    Each modality has families of its own: its values differ, and its parameters may.
     """
     found = []
     modality = {case.case_id: case.modality for case in run.cases}
@@ -168,7 +168,7 @@ def _correlation_texts(found: Correlation, kind: str) -> tuple[str, str]:
     caption = (
         f"Spearman correlation between the {count} {kind} features, ordered by average linkage on 1 − |ρ| "
         f"(columns as rows), and, right, of each with the ROI volume. {strong} of {count} correlate with "
-        "the volume beyond |ρ| = 0.7: such features say little that size does not."
+        "the volume beyond |ρ| = 0.7: such features add little beyond size."
     )
     return alt, caption
 

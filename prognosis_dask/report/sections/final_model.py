@@ -1,4 +1,4 @@
-"""Final model: what it is made of, how stably its features were chosen, and what they add to size and stage."""
+"""Final model: its features, how stable their selection was, and what they add to size and stage."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _NARROW = 0.1
 
 
 def final_model(models: ModelFolder | None) -> Section:
-    """What the final model is made of."""
+    """The final model."""
     title = "Final model"
     if models is None or no_model(models):
         return Section("model", title, [absent(no_model(models))])
@@ -83,16 +83,16 @@ def _untested(models: ModelFolder) -> str:
     """Why proportional hazards were not tested."""
     learner = str((models.procedures.get(models.primary) or {}).get("learner") or "cox")
     if learner != "cox":
-        return f"Not tested: the final model ({learner}) is not Cox’s."
+        return f"Not tested: the final model ({learner}) is not a Cox model."
     if models.frozen is not None and len(models.frozen.fitted.chosen) >= int(models.summary.get("n_events") or 0):
-        return "Not tested: with no fewer features than events there is no variance to test with."
+        return "Not tested. The test needs more events than features."
     return not_written("ph.csv")
 
 
 def _no_final_model(models: ModelFolder) -> str:
     if models.external:
-        return f"The model was fitted elsewhere: the report of {models.primary} says what it is made of."
-    return "No final model was fitted here: procedures were validated only. `prognosis fit` fits one."
+        return f"The model was fitted elsewhere: the report of {models.primary} describes it."
+    return "No final model was fitted here: the procedures were only validated. `prognosis fit` fits one."
 
 
 def _counts(models: ModelFolder) -> str:
@@ -116,8 +116,8 @@ def notes(models: ModelFolder) -> list[str]:
     predicted = models.table("predictions")
     known = set() if predicted is None else {str(name) for of in ("case_id", "patient_id") for name in predicted[of]}
     left_out = ", ".join(f"{in_words(reason)} ({n})" for reason, n in (models.summary.get("left_out") or {}).items())
-    told = [f"Cases of the feature table that are not in the model: {left_out}."] if left_out else []
-    return told + [without_names(str(note), (), known) for note in ([found] if isinstance(found, str) else found)]
+    excluded = [f"Cases excluded from the model: {left_out}."] if left_out else []
+    return excluded + [without_names(str(note), (), known) for note in ([found] if isinstance(found, str) else found)]
 
 
 def events_per_variable(models: ModelFolder) -> Table | None:
@@ -150,7 +150,7 @@ def events_per_variable(models: ModelFolder) -> Table | None:
 
 def _counted_in_cases(models: ModelFolder) -> str:
     several = models.summary.get("n_cases") != models.summary.get("n_patients")
-    return " Counted are cases, of which a patient may have several: of patients there are fewer." if several else ""
+    return " These are counts of cases; a patient may have several." if several else ""
 
 
 def _median_range(values: pd.Series, digits: int) -> str:
@@ -169,10 +169,10 @@ def few_events(models: ModelFolder) -> str:
     ratio = events / len(chosen)
     if ratio >= FEW_EVENTS:
         return ""
-    told = f"{count(events, 'case')} of the rarest class" if classes else count(events, "event")
+    held = f"{count(events, 'case')} of the rarest class" if classes else count(events, "event")
     return (
-        f"Few events per variable: {told} for {count(len(chosen), 'feature')} in the final model, {ratio:.1f} each; "
-        f"{FEW_EVENTS} or more are usually asked for. Its coefficients rest on the penalty as much as on data."
+        f"Few events per variable: {held} for {count(len(chosen), 'feature')} in the final model, {ratio:.1f} each; "
+        f"{FEW_EVENTS} or more are usually required. Its coefficients depend on the penalty as much as on the data."
     )
 
 
@@ -237,7 +237,7 @@ def coefficients(models: ModelFolder) -> Table | None:
     digits = _digits(table["coef"])
     if table["se"].isna().all():
         short_rows = [(r.feature, number(r.coef, digits), number(r.hazard_ratio, digits - 1)) for r in records(table)]
-        caption += ". With such a penalty coefficients have no standard errors."
+        caption += ". With this penalty coefficients have no standard errors."
         return Table(caption, ("Feature", "Coefficient", short), "lnn", [Rows("", short_rows)], _COEFFICIENTS)
     rows = [
         (r.feature, number(r.coef, digits), number(r.se, digits), number(r.hazard_ratio, digits - 1),
@@ -246,8 +246,8 @@ def coefficients(models: ModelFolder) -> Table | None:
         for r in records(table)
     ]  # fmt: skip
     return Table(
-        f"{caption}; CI: confidence interval. The model is penalised, and fitted on the cases that its features were "
-        "chosen on where any were chosen: these intervals and p values describe it, and are no evidence for a feature.",
+        f"{caption}; CI: confidence interval. The model is penalised, and any feature selection was done on the same "
+        "cases: these intervals and p values describe the model and are no evidence for a feature.",
         ("Feature", "Coefficient", "SE", short, "95 % CI", "p"),
         "lnnnnn",
         [Rows("", rows)],
@@ -287,9 +287,9 @@ def competing(models: ModelFolder) -> Table | None:
         (r.feature, number(r.subdistribution), number(r.cause_specific), number(r.of_competing)) for r in records(table)
     ]
     return Table(
-        "Competing risks: hazard ratios per standard deviation, with the final model’s penalty. Subdistribution: what "
-        "a feature does to how often the event is seen (Fine and Gray); cause-specific: to the rate of each event "
-        "among those without any.",
+        "Competing risks: hazard ratios per standard deviation, with the final model’s penalty. Subdistribution: a "
+        "feature’s effect on the incidence of the event (Fine and Gray); cause-specific: its effect on the rate of "
+        "each event among cases still free of any.",
         ("Feature", "Subdistribution", "Cause-specific", "Of competing events"),
         "lnnn",
         [Rows("", rows)],
@@ -300,13 +300,13 @@ def competing(models: ModelFolder) -> Table | None:
 def of_final_model(models: ModelFolder) -> Text:
     """Between what nine in ten of the cases that the final model was fitted on are predicted; a warning if narrow."""
     rows = models.summary["spread"]
-    told = listed([f"{interval(row['lower'], row['upper'], 3)} {_where(row)}" for row in rows])
+    ranges = listed([f"{interval(row['lower'], row['upper'], 3)} {_where(row)}" for row in rows])
     what = "a probability" if models.classes else "a survival"
-    said = f"Nine in ten of the cases that it was fitted on are given {what} of {told}."
+    said = f"For nine in ten of the cases that it was fitted on it predicts {what} of {ranges}."
     if max(row["upper"] - row["lower"] for row in rows) >= _NARROW:
         return Text(said, "note")
     return Text(
-        f"The predictions hardly differ. {said} The model orders the cases, and gives all of them nearly the same "
+        f"The predictions hardly differ. {said} The model ranks the cases but gives all of them nearly the same "
         "prognosis.",
         "warning",
     )
@@ -332,10 +332,10 @@ def stability(models: ModelFolder) -> Picture | None:
         "selection_stability",
         _draw_stability(rows),
         rows,
-        f"Share of the outer folds that chose each feature; 80 % or more chose {always} of {len(rows)}.",
-        f"Selection stability of “{models.primary}”: in which share of the outer folds each feature was chosen "
-        f"({which}).{_forced(models)} 80 % of the folds or more chose {always} of "
-        f"{count(len(rows), 'feature')}; what a few folds choose is not a finding.",
+        f"Share of the outer folds that selected each feature; 80 % or more selected {always} of {len(rows)}.",
+        f"Selection stability of “{models.primary}”: the share of outer folds that selected each feature "
+        f"({which}).{_forced(models)} {always} of {count(len(rows), 'feature')} were selected by 80 % of the folds or "
+        "more; a feature that only a few folds select is not a finding.",
     )
 
 
@@ -351,15 +351,15 @@ def no_selection(models: ModelFolder) -> str:
     if rows is None or not _takes_all(models, rows):
         return not_written("selection.csv")
     return (
-        f"“{models.primary}” does not choose: all {count(len(rows), 'feature')} are in the model of every fold, by "
-        "decision and not because they were found."
+        f"“{models.primary}” does not select features: all {count(len(rows), 'feature')} are in the model of every "
+        "fold by design."
     )
 
 
 def _forced(models: ModelFolder) -> str:
     """The families that selection does not choose from."""
     forced = (models.procedures.get(models.primary) or {}).get("forced") or ()
-    return f" Always in, by decision and not by selection: {listed(list(forced))}." if forced else ""
+    return f" Always included by design, not by selection: {listed(list(forced))}." if forced else ""
 
 
 @svg
@@ -382,7 +382,7 @@ def correlation(models: ModelFolder) -> Picture | None:
         return None
     others = list(dict.fromkeys(table["with"]))
     strong = {other: int((table[table["with"] == other]["pearson"].abs() > 0.7).sum()) for other in others}
-    told = ", ".join(f"{n} with {other}" for other, n in strong.items() if n) or "none"
+    beyond = ", ".join(f"{n} with {other}" for other, n in strong.items() if n) or "none"
     features = table["feature"].nunique()
     shown = min(features, MAX_ROWS)
     which = f"the {shown} with the strongest of {features}" if shown < features else "all"
@@ -392,9 +392,9 @@ def correlation(models: ModelFolder) -> Picture | None:
         "correlation_with_size",
         _draw_correlation(table, others),
         table,
-        f"Pearson's correlation of {count(features, 'selected feature')} with {listed(others)}; beyond 0.7: {told}.",
+        f"Pearson's correlation of {count(features, 'selected feature')} with {listed(others)}; beyond 0.7: {beyond}.",
         f"Pearson correlation of the selected features ({which}) with {listed(others)}, with 95 % intervals. Beyond "
-        f"|r| = 0.7, and so saying little that size or stage does not: {told}.",
+        f"|r| = 0.7, and so adding little beyond size or stage: {beyond}.",
     )
 
 
@@ -439,11 +439,11 @@ def added_value(models: ModelFolder) -> Table | None:
     known = {"volume", "stage", "volume + stage", models.primary}
     shown = table[table["base"].isin(known) & table["added"].isin(known)]
     shown = table if shown.empty else shown
-    over_patients = "Wald’s test with its variance over patients, who have several cases"
+    over_patients = "Wald’s test, its variance computed over patients, who have several cases"
     tests = over_patients if any(str(test).startswith("Wald") for test in shown["test"]) else "likelihood-ratio test"
     scatter = (
-        " Such a score’s χ² is corrected for how much it scatters between random halves of the patients, and its p is "
-        "one-sided: of no gain."
+        " The χ² of such a score is corrected for its variation between random halves of the patients; its p value is "
+        "one-sided, against no gain."
         if any("one-sided" in str(test) for test in shown["test"])
         else ""
     )
@@ -454,8 +454,8 @@ def added_value(models: ModelFolder) -> Table | None:
         for r in records(shown)
     ]  # fmt: skip
     return Table(
-        f"What is added to a model of what is known without it: {tests}, and the change in Harrell’s C with its 95 % "
-        f"interval. A procedure stands for itself by its held-out risk score.{scatter}{others}",
+        f"Added value over the known predictors: {tests}, and the change in Harrell’s C with its 95 % interval. A "
+        f"procedure is represented by its held-out risk score.{scatter}{others}",
         ("Known", "Added", "χ²", "df", "p", "Change in C"),
         "llnnnn",
         [Rows("", rows)],

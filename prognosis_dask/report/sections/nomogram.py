@@ -141,7 +141,7 @@ def nomogram_picture(frozen: Frozen) -> Picture | str:
         draw(found),
         _nomogram_data(found),
         f"Nomogram of {count(len(found.terms), 'term')}; the points of every tick are in the data.",
-        f"{caption} It shows what the model does; it is no device for decisions.",
+        f"{caption} It shows how the model works; it is not a decision tool.",
     )
 
 

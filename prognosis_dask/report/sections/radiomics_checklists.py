@@ -246,7 +246,7 @@ def _modelling(run: RunFolder, tripod: Mapping[str, Answer]) -> dict[str, Answer
             if final.get("inner_folds") else ""
         ),
         "38": Answer(
-            "A frozen model on another cohort; whether of another institution is the authors’ to tell."
+            "A frozen model on another cohort; whether from another institution must be stated by the authors."
             if models.external else "Internal: nested cross-validation; no case was held out once for all."
         ),
         "39": Answer(tripod["12e"].text if "12e" in tripod else ""),

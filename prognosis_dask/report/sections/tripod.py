@@ -16,7 +16,7 @@ from prognosis_dask.report.sections.features import families
 from prognosis_dask.report.sections.final_model import few_events
 from prognosis_dask.report.words import describe, listed, settings, span, with_interval
 
-#: The 52 items by the paper's sections: number, and what is asked for, in short.
+#: The 52 items by the paper's sections: number, and requirement in short.
 ITEMS: Items = {
     "Title and abstract": (
         ("1", "Title: development or evaluation of a prediction model, population, outcome"),
@@ -145,7 +145,7 @@ def answers(run: RunFolder, models: ModelFolder) -> dict[str, Answer]:
 def _data(run: RunFolder) -> dict[str, Answer]:
     if not run.info:
         return {
-            "5a": Answer("The tables that the models were fitted on; their origin is the authors’ to tell."),
+            "5a": Answer("The tables that the models were fitted on; their origin must be stated by the authors."),
             "18f": _code(run),
         }
     modalities = listed(sorted({case.modality for case in run.cases}) or ["unknown"])
@@ -228,7 +228,7 @@ def _methods(models: ModelFolder) -> dict[str, Answer]:
     drawn = [title for table, title in _PLOTS.items() if models.table(table) is not None]
     plots = f"; plots of {listed(drawn)}" if drawn else ""
     return {
-        "8a": Answer(f"{outcome} How it was assessed is the authors’ to tell."),
+        "8a": Answer(f"{outcome} How it was assessed must be stated by the authors."),
         "11": Answer(
             f"Missing predictors: {_completed(models)}, within each fold. Cases left out: {_left_out(models)}.",
             whole=True,
@@ -321,7 +321,7 @@ def _results(run: RunFolder, models: ModelFolder) -> dict[str, Answer]:
     said: dict[str, Answer] = {
         "10": Answer(
             f"{count(summary['n_patients'], 'patient')}{events}. {warning or 'Events per variable: see Final model.'} "
-            "Why this size is the authors’ to tell."
+            "The reason for this size must be stated by the authors."
         ),
         "20a": Answer("See Case flow.", whole=bool(run.info)),
         "20b": Answer("See Characteristics and Missing data.", whole=models.table("table1") is not None),
