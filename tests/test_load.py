@@ -200,6 +200,33 @@ def test_a_ct_that_was_rescaled_twice_or_cut_off_at_a_window_is_told(
     assert all(part in warning.reason for part, warning in zip(told, warnings, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda plane: plane, []),
+        (lambda plane: 0 * plane - 1000, ["1 of the 26 slices of the mask have one value", "lies 737 HU"]),
+        (lambda plane: plane + 1000, ["HU on average from the two beside it"]),
+        (lambda plane: plane.astype(np.int16).byteswap(), ["below -1500", "lies 15537 HU"]),
+    ],
+)
+def test_a_slice_unlike_those_beside_it_is_told(
+    shared_data: Path, tmp_path: Path, spoil: Callable[[np.ndarray], np.ndarray], told: list[str]
+) -> None:
+    folder = shared_data / "ibsi" / "ct_phantom" / "nifti"
+    image, mask = (sitk.ReadImage(str(next((folder / name).iterdir()))) for name in ("image", "mask"))
+    values = sitk.GetArrayFromImage(image)
+    middle = int(np.flatnonzero(sitk.GetArrayViewFromImage(mask).any(axis=(1, 2))).mean())
+    values[middle] = spoil(values[middle])
+    changed = sitk.GetImageFromArray(values)
+    changed.CopyInformation(image)
+    sitk.WriteImage(changed, str(tmp_path / "ct.nii"))
+    sitk.WriteImage(mask, str(tmp_path / "mask.nii"))
+    with collected_warnings() as warnings:
+        load_case(case_of(tmp_path / "ct.nii", tmp_path / "mask.nii", (1,), tmp_path))
+    assert all(warning.code is Code.IMAGE_INVALID for warning in warnings[-1:])
+    assert all(part in warning.reason for part, warning in zip(told, warnings, strict=True))
+
+
 def test_a_mask_that_reaches_beyond_what_was_scanned_is_told(tmp_path: Path) -> None:
     """Scanners pad what lies outside of their circle with -2000 or -3024, which enters means and ranges."""
     values = np.full((5, 12, 14), -1000, dtype=np.int16)

@@ -36,6 +36,11 @@ SUV = "{SUVbw}g/mL"
 SUV_MOST = (0.05, 1000.0)
 #: Less than this (HU) is no tissue and no air, even with noise: scanners write -2000 and less where they saw nothing.
 LEAST_HU = -1500
+#: More is no metal either, but a negative value without its sign.
+MOST_HU = 32767
+#: A slice that lies this many times further from the two beside it than others do, and this many HU, is unlike them;
+#: in real series it was 5 times, and of blank slices 13; and how many slices tell what is usual.
+UNLIKE, UNLIKE_HU, LEAST_STACK = 8.0, 150.0, 9
 #: What is above this (HU) are fat, organs and bone, which some of each image is.
 FAT_HU = -300
 #: No CT of a body lies within this many HU of zero altogether.
@@ -128,8 +133,10 @@ def load_roi(
         image = part.read(first, stop)
         image.CopyInformation(mask_image)
         _check_finite(image, case.image)
+        _expect_no_blank(image, mask_image, case.image)
         if case.modality == "CT":
             _expect_tissue(image, mask_image, case.image)
+            _expect_continuous(image, mask_image, case.image)
         if part.unit == SUV:
             _expect_uptake(image, case.image)
     return Roi(image, mask_image, grid, (0, 0, first), part.unit)
@@ -253,6 +260,32 @@ def _expect_mm(grid: Grid, where: str) -> None:
         warn(Code.VOXEL_SIZE, f"its header gives voxels of {sides} mm: is it in another unit?", where=where)
 
 
+def _expect_no_blank(image: sitk.Image, mask: sitk.Image, where: str) -> None:
+    """Warn of slices with a single value between others, as where the pixels were lost on the way."""
+    values = sitk.GetArrayViewFromImage(image)
+    drawn = np.flatnonzero(sitk.GetArrayViewFromImage(mask).any(axis=(1, 2)))
+    blank = [index for index in drawn.tolist() if (values[index] == values[index, 0, 0]).all()]
+    if 0 < len(blank) < len(drawn):
+        reason = f"{len(blank)} of the {count(len(drawn), 'slice')} of the mask have one value everywhere: were pixels "
+        warn(Code.IMAGE_INVALID, f"{reason}lost? Used as they are", where=where)
+
+
+def _expect_continuous(image: sitk.Image, mask: sitk.Image, where: str) -> None:
+    """Warn of a slice of the mask that is unlike those beside it, as where slope or intercept are another one's."""
+    step = max(1, min(image.GetSize()[:2]) // 64)
+    values = sitk.GetArrayViewFromImage(image)[:, ::step, ::step].astype(np.float32)
+    if len(values) < LEAST_STACK:
+        return
+    apart = np.abs(values[1:-1] - (values[:-2] + values[2:]) / 2).mean(axis=(1, 2))
+    usual, worst = float(np.median(apart)), int(apart.argmax())
+    most = float(apart[worst])
+    if most > max(UNLIKE * usual, UNLIKE_HU) and sitk.GetArrayViewFromImage(mask)[worst + 1].any():
+        reason = (
+            f"a slice of the mask lies {most:.0f} HU on average from the two beside it, where {usual:.0f} is usual: "
+        )
+        warn(Code.IMAGE_INVALID, f"{reason}is it damaged, or rescaled otherwise? Used as it is", where=where)
+
+
 def _expect_tissue(image: sitk.Image, mask: sitk.Image, where: str) -> None:
     """Warn of a CT whose values are no Hounsfield units or were cut off, and of a mask on what is no tissue."""
     values = sitk.GetArrayViewFromImage(image)
@@ -260,7 +293,7 @@ def _expect_tissue(image: sitk.Image, mask: sitk.Image, where: str) -> None:
     doubt = _doubt_of_hu(values, least, most)
     if doubt:
         warn(Code.IMAGE_UNITS, f"{doubt}: are these Hounsfield units?", where=where)
-    elif least < LEAST_HU or least > CUT_HU[0] or most < CUT_HU[1]:
+    elif least < LEAST_HU or most > MOST_HU or least > CUT_HU[0] or most < CUT_HU[1]:
         _expect_whole(values[sitk.GetArrayViewFromImage(mask) > 0], least, most, where)
 
 
@@ -276,9 +309,10 @@ def _doubt_of_hu(values: NumberArray, least: float, most: float) -> str:
 
 def _expect_whole(inside: NumberArray, least: float, most: float, where: str) -> None:
     """Warn of values in a mask that stand for others: beyond what was scanned, or beyond a window."""
-    nothing = int(np.count_nonzero(np.less(inside, LEAST_HU)))
+    nothing = int(np.count_nonzero(np.less(inside, LEAST_HU) | np.greater(inside, MOST_HU)))
     if nothing:
-        reason = f"{count(nothing, 'voxel')} of the mask below {LEAST_HU} HU, which is neither tissue nor air: does it "
+        seen = f"below {LEAST_HU} or above {MOST_HU} HU"
+        reason = f"{count(nothing, 'voxel')} of the mask {seen}, which is neither tissue nor air nor metal: does it "
         warn(Code.MASK_OUTSIDE, f"{reason}reach beyond what was scanned? Used as they are", where=where)
     if len(np.unique(inside)) < FEWEST_LEVELS:
         return
