@@ -15,8 +15,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from prognosis_dask.brain.orient import axial
-from prognosis_dask.brain.preprocess import kind_of
-from prognosis_dask.brain.quality import implausible, quality
+from prognosis_dask.brain.preprocess import implausible, kind_of, quality
 from prognosis_dask.brain.strip import aligned
 from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.imaging.geometry import one_thread

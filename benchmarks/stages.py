@@ -36,7 +36,7 @@ from benchmarks.radiomics import FILTERS, ORIGINAL, params_of
 from prognosis_dask.cohort.case import Case, read_cases, write_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection, Job, load_job
-from prognosis_dask.features.loaded import LoadedStages, load_stages
+from prognosis_dask.execution.record import LoadedStages, load_stages
 from prognosis_dask.features.roi import read_case
 from prognosis_dask.imaging.cube import CubeRule, cut_cube
 from prognosis_dask.networks.catalogue import CUBE_NETWORKS

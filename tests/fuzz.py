@@ -41,7 +41,7 @@ from prognosis_dask.cohort.case import Case, read_cases
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection, ImageSection, load_job
 from prognosis_dask.errors import CaseError, PrognosisError
-from prognosis_dask.execution.clusters.spec import read_cluster
+from prognosis_dask.execution.clusters import read_cluster
 from prognosis_dask.imaging.load import load_roi
 from prognosis_dask.modelling.data.reading import find_tables, read_tables
 from prognosis_dask.modelling.spec import load_spec

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from prognosis_dask.brain.orient import axial, meaning, shared_by_turn, turned, turns
-from prognosis_dask.brain.preprocess import kind_of, preprocess
-from prognosis_dask.brain.quality import quality, turned_against_header
+from prognosis_dask.brain.preprocess import kind_of, preprocess, quality, turned_against_header
 from prognosis_dask.brain.strip import aligned
 from prognosis_dask.cohort.sequence_names import sequence_of
 from prognosis_dask.config.job import BrainSection

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from prognosis_dask.brain.intensity import correct_bias, nyul, smooth, zscore
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.pictures import qc_figure
-from prognosis_dask.brain.quality import check_sequence
+from prognosis_dask.brain.preprocess import check_sequence
 from prognosis_dask.brain.register import rigid
 from prognosis_dask.brain.strip import PROGRAMS, check_tool, strip_with
 from prognosis_dask.brain.template import closed, contrast, dilated, icbm152, opened

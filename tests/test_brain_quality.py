@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from prognosis_dask.brain.orient import axial
-from prognosis_dask.brain.quality import (
+from prognosis_dask.brain.preprocess import (
     LEAST_AGREEMENT,
     MOST_OFF_CENTRE_MM,
     SKULL_MM,

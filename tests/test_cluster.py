@@ -22,8 +22,7 @@ from distributed import Client
 
 from prognosis_dask.errors import ClusterError, MissingExtraError
 from prognosis_dask.execution.cluster import check_run, check_workers, connect, read_cluster
-from prognosis_dask.execution.clusters.hosts import cuda_workers, find_gpus, ssh_specs
-from prognosis_dask.execution.clusters.spec import (
+from prognosis_dask.execution.clusters import (
     CudaSpec,
     Encryption,
     ExistingSpec,
@@ -32,6 +31,7 @@ from prognosis_dask.execution.clusters.spec import (
     SlurmSpec,
     SshSpec,
 )
+from prognosis_dask.execution.clusters.hosts import cuda_workers, find_gpus, ssh_specs
 from prognosis_dask.execution.clusters.started import websocket_origins
 from tests.dask_processes import PATIENCE, listening, scheduler, wait_for, worker
 

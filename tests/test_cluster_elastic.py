@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import ClusterError
 from prognosis_dask.execution.cluster import connect
-from prognosis_dask.execution.clusters.spec import ExistingSpec
+from prognosis_dask.execution.clusters import ExistingSpec
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
 from prognosis_dask.execution.runner import TASKS_PER_THREAD, run_plan
 from prognosis_dask.storage.ledger import TaskResult

@@ -10,8 +10,8 @@ import yaml
 
 from prognosis_dask.errors import ClusterError
 from prognosis_dask.execution.cluster import read_cluster
+from prognosis_dask.execution.clusters import SPECS, CudaSpec, ExistingSpec, KubernetesSpec, LocalSpec, SlurmSpec
 from prognosis_dask.execution.clusters.managed import job_script
-from prognosis_dask.execution.clusters.spec import SPECS, CudaSpec, ExistingSpec, KubernetesSpec, LocalSpec, SlurmSpec
 
 CLUSTER = Path(__file__).parents[1] / "cluster"
 

@@ -13,7 +13,7 @@ from prognosis_dask.cli.configuration import documentation
 from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.config.fields import keys_of
 from prognosis_dask.config.job import CohortSection, GradeSection, ImageSection, Job, digest, load_job
-from prognosis_dask.execution.clusters.spec import SPECS
+from prognosis_dask.execution.clusters import SPECS
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.spec import ModelSpec, load_spec
 from prognosis_dask.workflows.idle_keys import idle_keys, idle_settings

@@ -23,8 +23,8 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import DeepSection, ImageSection, Job, SynthSection, load_job
 from prognosis_dask.errors import CaseError, Code, JobError, WeightsError
 from prognosis_dask.execution.cluster import LocalSpec, connect
+from prognosis_dask.execution.record import load_stages
 from prognosis_dask.features.deep import _cut, read_cube
-from prognosis_dask.features.loaded import load_stages
 from prognosis_dask.features.registry import CUBE
 from prognosis_dask.features.stage import StageContext
 from prognosis_dask.imaging.cube import cut_cube

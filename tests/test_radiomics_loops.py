@@ -12,8 +12,8 @@ import SimpleITK as sitk
 from radiomics import cShape
 
 from prognosis_dask.imaging.roi import Roi, grid_of
+from prognosis_dask.radiomics import extractor as mesh
 from prognosis_dask.radiomics import filters, kernels
-from prognosis_dask.radiomics import shape as mesh
 from prognosis_dask.radiomics.extraction import extract
 from prognosis_dask.radiomics.params import RadiomicsParams
 from tests import radiomics_cases
@@ -58,7 +58,7 @@ def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if request.param == "compiled" and not COMPILED:
         pytest.skip("the package was built without a C compiler")
     if request.param == "plain":
-        for module in ("filters", "extractor", "shape", "texture"):
+        for module in ("filters", "extractor", "texture"):
             for found in ("kernels", "chunk"):
                 monkeypatch.setattr(f"prognosis_dask.radiomics.{module}.{found}", lambda: None, raising=False)
     return str(request.param)

@@ -21,7 +21,7 @@ from prognosis_dask.config.job import CohortSection, DeepSection, Job, ModelSect
 from prognosis_dask.config.radiomics import MapsSection, RadiomicsSection
 from prognosis_dask.errors import CaseError, JobError
 from prognosis_dask.execution.cluster import connect
-from prognosis_dask.execution.clusters.spec import LocalSpec
+from prognosis_dask.execution.clusters import LocalSpec
 from prognosis_dask.imaging.roi import Roi, grid_of
 from prognosis_dask.objects.address import is_address, join, parse_address
 from prognosis_dask.objects.bucket import bucket_of

@@ -20,7 +20,7 @@ from prognosis_dask.config.job import load_job
 from prognosis_dask.errors import CaseError, Code, JobError, collected_warnings
 from prognosis_dask.imaging.roi import Roi, crop_roi, grid_of
 from prognosis_dask.modelling.data.families import family_of
-from prognosis_dask.radiomics import shape
+from prognosis_dask.radiomics import extractor
 from prognosis_dask.radiomics.extraction import extract
 from prognosis_dask.radiomics.parameter_file import column_names, job_params, read_params, unit
 from prognosis_dask.radiomics.params import RadiomicsParams
@@ -226,8 +226,8 @@ def test_several_files_of_a_job_share_their_work_and_keep_the_firsts_names(
     }
     roi, loads = made_roi(0.0, 100.0), []
     meshes: list[BoolArray] = []
-    mesh = shape.mesh
-    monkeypatch.setattr(shape, "mesh", lambda mask, spacing: meshes.append(mask) or mesh(mask, spacing))
+    mesh = extractor.mesh
+    monkeypatch.setattr(extractor, "mesh", lambda mask, spacing: meshes.append(mask) or mesh(mask, spacing))
     crop = crop_roi(roi, 0.0)
     levels: dict[str, int] = {}
     values = extract(crop, several, lambda: loads.append(roi) or roi, levels=levels)

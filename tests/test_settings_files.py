@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from prognosis_dask.config.job import Job, load_job
 from prognosis_dask.errors import PrognosisError
 from prognosis_dask.execution.cluster import read_cluster
-from prognosis_dask.execution.clusters.spec import SPECS
+from prognosis_dask.execution.clusters import SPECS
 from prognosis_dask.modelling.spec import ModelSpec, load_spec
 
 #: How a file is read, what it may hold, and its first line.

@@ -27,8 +27,8 @@ from prognosis_dask.config.job import (
 from prognosis_dask.config.radiomics import RadiomicsSection
 from prognosis_dask.errors import Code, Problem, StatisticsError
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage
+from prognosis_dask.execution.record import LoadedStages, load_stages
 from prognosis_dask.features.dataset import build_features
-from prognosis_dask.features.loaded import LoadedStages, load_stages
 from prognosis_dask.features.registry import BRAIN, DEEP, RADIOMICS, ROI, came_through, stages, stages_of
 from prognosis_dask.features.stage import Work
 from prognosis_dask.prediction.model import load_model
@@ -90,7 +90,7 @@ def test_files_that_are_read_otherwise_change_the_digest_of_all_that_is_made_of_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = digests()
-    monkeypatch.setattr("prognosis_dask.features.loaded.READING", -1)
+    monkeypatch.setattr("prognosis_dask.execution.record.READING", -1)
     assert changed(before, digests()) == set(before) == {"roi", "radiomics", "deep"}
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from prognosis_dask.errors import ClusterError
 from prognosis_dask.execution.cluster import connect
-from prognosis_dask.execution.clusters.spec import LocalSpec
+from prognosis_dask.execution.clusters import LocalSpec
 from tests.dask_processes import PATIENCE, wait_for
 
 ONE = LocalSpec(workers=1, dashboard="127.0.0.1:0")

@@ -9,12 +9,12 @@ from typing import Any, Literal, get_args, get_origin
 
 from prognosis_dask.config.fields import Key, expected_of, keys_of, path_mark, split
 from prognosis_dask.config.job import Job
-from prognosis_dask.execution.clusters.spec import SPECS, Encryption
+from prognosis_dask.execution.clusters import SPECS, Encryption
 from prognosis_dask.modelling.spec import ModelSpec
 
 _PAGE = """# Configuration
 
-<!-- made from the fields of config/job.py, modelling/spec.py and execution/clusters/spec.py in prognosis_dask/:
+<!-- made from the fields of config/job.py, modelling/spec.py and execution/clusters/__init__.py in prognosis_dask/:
 python -m prognosis_dask.cli.configuration > docs/configuration.md -->
 
 Jobs, model specifications and cluster files are TOML. `--set section.key=value` overrides a key of a job or of a

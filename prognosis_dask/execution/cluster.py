@@ -26,8 +26,7 @@ from tqdm import tqdm
 
 from prognosis_dask.arrays import Map
 from prognosis_dask.errors import ClusterError
-from prognosis_dask.execution.clusters import hosts, managed
-from prognosis_dask.execution.clusters.spec import AnyCluster, LocalSpec, read_cluster
+from prognosis_dask.execution.clusters import AnyCluster, LocalSpec, hosts, managed, read_cluster
 from prognosis_dask.execution.monitor import LOG_EVERY
 from prognosis_dask.execution.progress import History, duration
 from prognosis_dask.execution.task import KEEP_MEMORY

@@ -11,9 +11,9 @@ from typing import Any
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.config.job import Job
 from prognosis_dask.errors import Code
+from prognosis_dask.execution.record import LoadedStages
 from prognosis_dask.execution.runner import Task
 from prognosis_dask.execution.task import StageFunction
-from prognosis_dask.features.loaded import LoadedStages
 from prognosis_dask.features.registry import stages_of
 from prognosis_dask.storage.ledger import TaskResult
 

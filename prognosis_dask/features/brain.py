@@ -13,8 +13,7 @@ import SimpleITK as sitk
 from prognosis_dask.brain.candidate import automatic_candidate
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.pictures import epitome, qc_figure
-from prognosis_dask.brain.preprocess import Preprocessed, preprocess
-from prognosis_dask.brain.quality import FAR_MM
+from prognosis_dask.brain.preprocess import FAR_MM, Preprocessed, preprocess
 from prognosis_dask.brain.size import SIZE_FEATURES, sides_reached, size_values, tumour_size
 from prognosis_dask.brain.strip import TOOLS, carried_distance, check_tool, settle_strip
 from prognosis_dask.brain.template import icbm152

@@ -12,8 +12,7 @@ from pathlib import Path
 from prognosis_dask.cohort.case import SEQUENCES
 from prognosis_dask.config.job import CohortSection, Job, SynthSection, load_job
 from prognosis_dask.errors import JobError, StatisticsError
-from prognosis_dask.execution.record import recorded_job
-from prognosis_dask.features.loaded import load_stages
+from prognosis_dask.execution.record import load_stages, recorded_job
 from prognosis_dask.features.registry import stages
 from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, clinical_inputs
 from prognosis_dask.modelling.data.families import kind_of

@@ -22,9 +22,9 @@ from prognosis_dask.cohort.case import SEQUENCES, Case, read_cases, read_problem
 from prognosis_dask.cohort.sequences import is_other
 from prognosis_dask.config.job import CohortSection, Job
 from prognosis_dask.errors import CaseError, JobError, Problem, StoreError, count
+from prognosis_dask.execution.record import load_stages
 from prognosis_dask.execution.task import run_task
 from prognosis_dask.features.guard import Stopwatch, guarded
-from prognosis_dask.features.loaded import load_stages
 from prognosis_dask.features.registry import stages_of
 from prognosis_dask.prediction.compose import compose
 from prognosis_dask.prediction.dicom import FILES, DicomTask, write_dicom

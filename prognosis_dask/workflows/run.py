@@ -33,7 +33,7 @@ from prognosis_dask.execution.dashboard import own_page
 from prognosis_dask.execution.monitor import RunMonitor, check_report, journal_in, report_to
 from prognosis_dask.execution.plan import CohortPlan, PlannedStage, memory_of, planned_stages, wants_gpu
 from prognosis_dask.execution.progress import RunProgress
-from prognosis_dask.execution.record import RunRecord, check_folder, earlier_job
+from prognosis_dask.execution.record import LoadedStages, RunRecord, check_folder, earlier_job, load_stages
 from prognosis_dask.execution.runner import run_plan
 from prognosis_dask.features.dataset import (
     build_features,
@@ -43,7 +43,6 @@ from prognosis_dask.features.dataset import (
     write_features,
 )
 from prognosis_dask.features.deep import settle_memory_formats
-from prognosis_dask.features.loaded import LoadedStages, load_stages
 from prognosis_dask.features.registry import MAPS, ROI, came_through, stages, stages_of
 from prognosis_dask.features.stage import all_needs
 from prognosis_dask.modelling.fit import fit_dataset

@@ -16,7 +16,7 @@ from distributed import Client, Security, SpecCluster
 from distributed.deploy.ssh import Scheduler, Worker
 
 from prognosis_dask.errors import ClusterError, import_extra, system_reason
-from prognosis_dask.execution.clusters.spec import CudaSpec, ExistingSpec, LocalSpec, SshSpec
+from prognosis_dask.execution.clusters import CudaSpec, ExistingSpec, LocalSpec, SshSpec
 from prognosis_dask.execution.clusters.started import (
     dashboard_config,
     fitting_workers,

@@ -15,7 +15,7 @@ from dask.utils import format_bytes, parse_bytes
 from distributed import Client
 
 from prognosis_dask.errors import ClusterError, import_extra
-from prognosis_dask.execution.clusters.spec import KubernetesSpec, SlurmJobs, SlurmSpec, Walltime
+from prognosis_dask.execution.clusters import KubernetesSpec, SlurmJobs, SlurmSpec, Walltime
 from prognosis_dask.execution.clusters.started import SCHEDULER_PRELOAD, security, started
 
 #: Before Slurm ends a job, its workers stop taking tasks and finish the one they have.

@@ -25,7 +25,7 @@ from dask.utils import parse_bytes
 from distributed import Client, Nanny, Scheduler, Security, SpecCluster, Status
 
 from prognosis_dask.errors import ClusterError, import_extra
-from prognosis_dask.execution.clusters.spec import Encryption, HostPort
+from prognosis_dask.execution.clusters import Encryption, HostPort
 
 # What keeps others off a cluster. Whoever reaches a Dask scheduler's port, and holds a certificate where it asks for
 # one, runs code on every worker as the user who started it: there are no users and no passwords in between.

@@ -18,9 +18,9 @@ from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.config.radiomics import IbsiSection
 from prognosis_dask.errors import CaseError, Code, warn
 from prognosis_dask.imaging.roi import Roi, bounding_box
+from prognosis_dask.radiomics.extractor import mesh
 from prognosis_dask.radiomics.ibsi.images import PEAK_MM, Prepared, discretised, prepare, read_filter
 from prognosis_dask.radiomics.ibsi.texture import Levels, texture
-from prognosis_dask.radiomics.shape import mesh
 from prognosis_dask.radiomics.texture import FEWEST, MOST
 
 #: More than any image is wide, in mm: where a filter's response depends on all of it.

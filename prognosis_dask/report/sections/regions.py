@@ -21,8 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from prognosis_dask.arrays import BoolArray, ByteArray, FloatArray
-from prognosis_dask.brain.preprocess import MOST_MOVED_MM
-from prognosis_dask.brain.quality import (
+from prognosis_dask.brain.preprocess import (
     LEAST_AGREEMENT,
     LEAST_COVERAGE,
     LEAST_FIT,
@@ -30,6 +29,7 @@ from prognosis_dask.brain.quality import (
     LEAST_SHARED_TEMPLATE,
     MOST_BEYOND_ML,
     MOST_MISSING_ML,
+    MOST_MOVED_MM,
     MOST_OFF_CENTRE_MM,
     SCALE,
     SKULL_MM,
