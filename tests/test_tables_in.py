@@ -435,6 +435,15 @@ def test_codes_for_not_known_are_told_where_they_are_several_or_less_than_twice_
     assert not far_code_notes(named)
 
 
+def test_a_few_numbers_apart_from_others_that_differ_little_are_told(tmp_path: Path) -> None:
+    hb = [9 + 0.4 * (i % 18) for i in range(24)]
+    told = said(read(tmp_path, {"Hb": [128, 135, *hb[2:]], "platelets": ["1.006", *range(180, 870, 30)]}))
+    assert "Hb is 128 to 135 in 2 rows, 1 first, far from the others (9 to 15.8): mend them" in told  # g/l among g/dl
+    assert "platelets is 1.006 in data row 1, far from the others (180 to 840)" in told  # a thousand and six
+    skewed = np.exp(np.random.default_rng(0).normal(0, 2, 24)).round(2).tolist()
+    assert "far from" not in said(read(tmp_path, {"psa": skewed, "nodes": [0, 0, 0, 1, 1, 2, 3, 12], "Hb": hb}))
+
+
 @pytest.mark.parametrize("cells", [[-2, -1, 0, 1, 2] * 5, [*range(100)], [0, 1, 2, 3, 7], [*range(60, 99), 99, 99, 99]])
 def test_changes_percentages_and_single_numbers_are_no_codes_for_not_known(cells: list[int]) -> None:
     assert not far_code_notes(SourceColumn("x", np.array(cells, dtype=float), "t.csv"))

@@ -38,6 +38,8 @@ _OFTEN, _MOST_CODES = 3, 3
 _FAR = 0.3
 #: Of so many numbers or more, one that is so many times the next largest may be a slip.
 _FEWEST_NUMBERS, _SLIP = 20, 10
+#: The others of numbers apart are so many different ones, and so many times as large or small.
+_FEWEST, _APART = 6, 3
 #: More numbers than this share that are so much larger are no other unit, but what the column holds.
 _MOST_OTHERS = 0.25
 #: Words that say the same, one group after the other.
@@ -409,19 +411,48 @@ def slip_notes(column: SourceColumn) -> list[str]:
     """
     values = column.numbers()
     known = np.sort(values[np.isfinite(values)])
-    if len(known) < _FEWEST_NUMBERS:
-        return []
     jumps = np.flatnonzero((known[:-1] > 0) & (known[1:] > _SLIP * known[:-1])) + 1
     large = known[jumps[-1] :] if len(jumps) else known[:0]
-    if not len(large) or len(large) > _MOST_OTHERS * len(known) or large[-1] in _FAR_CODES:
+    if (
+        len(known) < _FEWEST_NUMBERS
+        or len(large) > _MOST_OTHERS * len(known)
+        or not _FAR_CODES.isdisjoint(large[-1:].tolist())
+    ):
         return []
-    second, first = float(known[-len(large) - 1]), int(np.flatnonzero(values >= large[0])[0])
-    others = f"far from the others ({known[0]:g} to {second:g})"
-    if len(large) == 1:
-        return [f"{column.name} is {large[0]:g} in data row {column.row(first)}, {others}: mend it, if it is a slip."]
+    return _far_from_others(column, values, large)
+
+
+def apart_notes(column: SourceColumn) -> list[str]:
+    """A note where a few numbers are three times the others or more, or a third, and these differ less by themselves.
+
+    >>> apart_notes(SourceColumn("Hb", np.array([*np.arange(9, 17, 0.4), 128.0, 135.0]), "t.csv"))[0][:62]
+    'Hb is 128 to 135 in 2 rows, 21 first, far from the others (9 t'
+    """
+    values = column.numbers()
+    known = np.sort(values[values > 0])
+    if len(known) < _FEWEST_NUMBERS:
+        return []
+    at = int(np.argmax(known[1:] / known[:-1])) + 1
+    few, others = sorted((known[:at], known[at:]), key=len)
+    reach = max(_APART, others[-1] / others[0])
+    if known[at] <= reach * known[at - 1] or len(few) > _MOST_OTHERS * len(known) or len(np.unique(others)) < _FEWEST:
+        return []
+    return _far_from_others(column, values, few)
+
+
+def _far_from_others(column: SourceColumn, values: FloatArray, few: FloatArray) -> list[str]:
+    """What is said of the rows with a few numbers, in their order."""
+    if not len(few):
+        return []
+    among = (values >= few[0]) & (values <= few[-1])
+    rest = values[np.isfinite(values) & ~among]
+    first = column.row(int(np.flatnonzero(among)[0]))
+    others = f"far from the others ({rest.min():g} to {rest.max():g})"
+    if len(few) == 1:
+        return [f"{column.name} is {few[0]:g} in data row {first}, {others}: mend it, if it is a slip."]
     return [
-        f"{column.name} is {large[0]:g} to {large[-1]:g} in {len(large)} rows, {column.row(first)} first, {others}: "
-        "mend them, if they are in another unit."
+        f"{column.name} is {few[0]:g} to {few[-1]:g} in {len(few)} rows, {first} first, {others}: mend them, if they "
+        "are in another unit."
     ]
 
 

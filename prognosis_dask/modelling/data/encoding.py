@@ -19,6 +19,7 @@ from prognosis_dask.modelling.data.columns import (
     RARE,
     Encoding,
     SourceColumn,
+    apart_notes,
     encode,
     far_code_notes,
     learn_encoding,
@@ -130,9 +131,10 @@ def learn_encodings(
             notes += [] if rule.levels else no_stage_notes(made) + slip_of_pen_notes(made)
             notes += _not_logged(column, made, rule)
             if kind_of(family) not in computed_families() and not made.levels:
-                notes += far_code_notes(column)
+                notes += (codes := far_code_notes(column))
                 if kind_of(family) not in image_families():
-                    notes += slip_notes(column) + kinds_notes(column) + age_notes(column) + design_notes(column)
+                    notes += slip_notes(column) or ([] if codes else apart_notes(column))
+                    notes += kinds_notes(column) + age_notes(column) + design_notes(column)
                     notes += (serial_date_notes(column) or row_name_notes(column)) + share_notes(column)
     copies, told = _copies(columns, spec, encodings)
     encodings += copies
