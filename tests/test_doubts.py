@@ -29,7 +29,7 @@ RNG = np.random.default_rng(3)
         ),
         (
             {"ki67": [20 + i if i % 2 else (20 + i) / 100 for i in range(48)]},
-            "whole number in 24 rows and a part of one",
+            "whole numbers in 24 rows and fractions in 24",
         ),
         ({"nodes": ["1-2", "0", "02. Jan"]}, "nodes: '02. Jan' may be what Excel made of a range"),
         ({"age": [*range(41, 62), 99, 99, 99]}, "age is 99 in 3 rows, and 90 to 98 in 0"),
@@ -61,7 +61,7 @@ def test_numbers_and_words_that_are_no_amount_are_told(cells: dict[str, object],
 )
 def test_what_may_well_be_an_amount_is_not_told(cells: dict[str, object], tmp_path: Path) -> None:
     told = said(read(tmp_path, cells))
-    for word in ("Excel", "part of", "99 in", "codes"):
+    for word in ("Excel", "fractions in", "99 in", "codes"):
         assert word not in told
 
 
