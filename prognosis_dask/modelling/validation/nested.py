@@ -17,7 +17,6 @@ from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.spec import ValidationRule
 from prognosis_dask.modelling.validation.splitting import expect_folds_can_learn, split_patients
 
-#: Anything called like the built-in ``map``; the function and the items can be pickled.
 #: Adds features that are learnt on training rows (given by position) to a table; a table for each of the folds' rows.
 Extend: TypeAlias = Callable[[FeatureTable, Sequence[IntArray]], Iterable[FeatureTable]]
 
