@@ -16,34 +16,11 @@ import SimpleITK as sitk
 
 from prognosis_dask.brain.candidate import automatic_candidate
 from prognosis_dask.brain.orient import axial
-from prognosis_dask.brain.register import rigid
 from prognosis_dask.errors import CaseError
 from prognosis_dask.imaging.geometry import one_thread
-from tests.heads import overlap, read_head, read_mask
+from tests.heads import OF_TUMOUR, overlap, prepared
 
-#: Files of T2 and FLAIR of each head. Both are there without skull, or T2 has a mask of the brain.
-HEADS = {
-    "DU7294": ("DU7294_T2_hdbetstripped", "DU7294_FLAIR_hdbetstripped"),
-    "FG6692": ("FG6692_T2", "FG6692_FLAIR"),
-    "LGG203": ("smooth_LGG-203_T2",),
-}
 _OUTLINED = {"DU7294": "DU7294_tumour_T2"}
-
-
-def prepared(data: Path, head: str) -> tuple[dict[str, sitk.Image], sitk.Image]:
-    """The sequences on T2's grid, and the brain's mask."""
-    names = HEADS[head]
-    first = axial(read_head(data, names[0]))
-    stripped = "stripped" in names[0] or len(names) == 1
-    brain = sitk.Cast(first > 0, sitk.sitkUInt8) if stripped else read_mask(data, names[0], first)
-    images = {"T2": first}
-    for name in names[1:]:
-        other = axial(read_head(data, name))
-        images["FLAIR"] = sitk.Resample(other, first, rigid(first, other)[0], sitk.sitkLinear, 0.0)
-    if min(first.GetSpacing()) < 0.6:
-        images = {name: sitk.BinShrink(image, [2, 2, 1]) for name, image in images.items()}
-        brain = sitk.Cast(sitk.BinShrink(sitk.Cast(brain, sitk.sitkFloat32), [2, 2, 1]) > 0.5, sitk.sitkUInt8)
-    return images, brain
 
 
 def row(head: str, images: Mapping[str, sitk.Image], brain: sitk.Image, truth: sitk.Image | None) -> str:
@@ -61,7 +38,7 @@ def row(head: str, images: Mapping[str, sitk.Image], brain: sitk.Image, truth: s
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("heads", nargs="*", default=list(HEADS))
+    parser.add_argument("heads", nargs="*", default=list(OF_TUMOUR))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     given = parser.parse_args()
     print("| head | sequences | ml | Dice | confidence |\n|---|---|---|---|---|")

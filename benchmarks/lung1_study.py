@@ -19,14 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.final_tables import correlations, in_sample_curve
 from prognosis_dask.modelling.selectors.svm_rfe import rank_features, rank_features_rbf, survival_label
-from tests.lung1_tables import read_clinical, read_deep, read_radiomics, read_selected
+from tests.lung1_tables import Curve, compare_curves, read_clinical, read_deep, read_radiomics, read_selected
 
 KS = (1, 10, 50, 100)
-Curve = list[dict[str, float]]
 
 
 def main() -> None:
@@ -92,45 +90,6 @@ def print_comparisons(curves: dict[str, Curve], deep: FeatureTable) -> None:
         for first, second in itertools.combinations(of, 2):
             found = compare_curves(of[first], of[second])
             print(f"| {first} less {second} | {found['median_difference']:+.4f} | {found['p']:.1g} |")
-
-
-def compare_curves(first: Curve, second: Curve) -> dict[str, float]:
-    """Wilcoxon's signed rank test between two in-sample curves, paired by k, as the study compares feature sets.
-
-    The points of a curve share their cases and most of their features: they are no independent observations, and the p
-    is far too small (two sets of random features differ by it as well). What respects that, is the comparison of
-    held-out folds.
-
-    Parameters
-    ----------
-    first, second
-        Rows of :func:`in_sample_curve`.
-
-    Returns
-    -------
-    dict
-        ``n`` (k in both), ``median_difference`` (first less second), ``statistic``, ``p``.
-
-    Raises
-    ------
-    StatisticsError
-        When no k is in both.
-    """
-    from scipy.stats import wilcoxon
-
-    at = {row["k"]: row["c_index_in_sample"] for row in second}
-    difference = np.array([row["c_index_in_sample"] - at[row["k"]] for row in first if row["k"] in at])
-    difference = difference[np.isfinite(difference)]
-    if not len(difference):
-        raise StatisticsError("the curves have no number of features in common")
-    moved = difference.any()
-    statistic, p = wilcoxon(difference) if moved else (0.0, 1.0)
-    return {
-        "n": len(difference),
-        "median_difference": float(np.median(difference)),
-        "statistic": float(statistic),
-        "p": float(p),
-    }
 
 
 def print_correlations(folder: Path, sets: dict[str, tuple[FeatureTable, Sequence[int]]]) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from prognosis_dask.arrays import BoolArray, FloatArray
-from prognosis_dask.brain.register import points_of
+from prognosis_dask.brain.orient import axial
+from prognosis_dask.brain.register import points_of, rigid
 from prognosis_dask.imaging.geometry import image_like
 
 #: Of a glioma patient: HD-BET's masks. Of a patient with multiple sclerosis, defaced: deepbet's own mask of the T1.
@@ -19,6 +20,12 @@ WITH_MASK = {
     "FG6692_FLAIR": "FG6692_hdbet_FLAIR",
     "FG6692_T2": "FG6692_hdbet_T2",
     "p04_1_T1W": "p04_1_deepbet_T1W",
+}
+#: Files of T2 and FLAIR of each head. Both are there without skull, or T2 has a mask of the brain.
+OF_TUMOUR = {
+    "DU7294": ("DU7294_T2_hdbetstripped", "DU7294_FLAIR_hdbetstripped"),
+    "FG6692": ("FG6692_T2", "FG6692_FLAIR"),
+    "LGG203": ("smooth_LGG-203_T2",),
 }
 
 
@@ -32,6 +39,22 @@ def read_mask(data: Path, name: str, grid: sitk.Image) -> sitk.Image:
     """The mask of a head, 0 and 1, on the grid that it is compared on."""
     mask = sitk.Cast(sitk.ReadImage(str(data / "heads" / f"{WITH_MASK[name]}.nii.gz")) > 0, sitk.sitkUInt8)
     return sitk.Resample(mask, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
+
+
+def prepared(data: Path, head: str) -> tuple[dict[str, sitk.Image], sitk.Image]:
+    """The sequences on T2's grid, and the brain's mask."""
+    names = OF_TUMOUR[head]
+    first = axial(read_head(data, names[0]))
+    stripped = "stripped" in names[0] or len(names) == 1
+    brain = sitk.Cast(first > 0, sitk.sitkUInt8) if stripped else read_mask(data, names[0], first)
+    images = {"T2": first}
+    for name in names[1:]:
+        other = axial(read_head(data, name))
+        images["FLAIR"] = sitk.Resample(other, first, rigid(first, other)[0], sitk.sitkLinear, 0.0)
+    if min(first.GetSpacing()) < 0.6:
+        images = {name: sitk.BinShrink(image, [2, 2, 1]) for name, image in images.items()}
+        brain = sitk.Cast(sitk.BinShrink(sitk.Cast(brain, sitk.sitkFloat32), [2, 2, 1]) > 0.5, sitk.sitkUInt8)
+    return images, brain
 
 
 def overlap(one: sitk.Image, other: sitk.Image) -> float:

@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
+
+Curve = list[dict[str, float]]
 
 
 def read_deep(folder: Path) -> FeatureTable:
@@ -76,3 +79,41 @@ def joined(first: FeatureTable, second: FeatureTable) -> FeatureTable:
         left.patient_ids,
         left.endpoint,
     )
+
+
+def compare_curves(first: Curve, second: Curve) -> dict[str, float]:
+    """Wilcoxon's signed rank test between two in-sample curves, paired by k, as the study compares feature sets.
+
+    The points of a curve share their cases and most of their features: they are not independent observations, and the
+    p value is far too small (two sets of random features differ by it as well). Comparing held-out folds avoids that.
+
+    Parameters
+    ----------
+    first, second
+        Rows of :func:`in_sample_curve`.
+
+    Returns
+    -------
+    dict
+        ``n`` (k in both), ``median_difference`` (first less second), ``statistic``, ``p``.
+
+    Raises
+    ------
+    StatisticsError
+        When no k is in both.
+    """
+    from scipy.stats import wilcoxon
+
+    at = {row["k"]: row["c_index_in_sample"] for row in second}
+    difference = np.array([row["c_index_in_sample"] - at[row["k"]] for row in first if row["k"] in at])
+    difference = difference[np.isfinite(difference)]
+    if not len(difference):
+        raise StatisticsError("the curves have no number of features in common")
+    moved = difference.any()
+    statistic, p = wilcoxon(difference) if moved else (0.0, 1.0)
+    return {
+        "n": len(difference),
+        "median_difference": float(np.median(difference)),
+        "statistic": float(statistic),
+        "p": float(p),
+    }

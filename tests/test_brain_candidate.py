@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from benchmarks.brain_candidate import prepared
 from prognosis_dask.brain.candidate import FoundTumour, automatic_candidate
 from prognosis_dask.brain.orient import axial
 from prognosis_dask.brain.preprocess import preprocess
@@ -14,6 +13,7 @@ from prognosis_dask.brain.size import tumour_size
 from prognosis_dask.config.job import BrainSection
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.synthetic.brain import points_of
+from tests.heads import prepared
 from tests.synthetic_brains import dice, healthy_scan, made_scan, on_reference
 
 

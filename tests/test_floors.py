@@ -1,4 +1,4 @@
-"""The house's plan holds: imports go down only, Dask stays upstairs, starting up is quick."""
+"""The layers hold: imports go down only, Dask is confined to the upper layers, starting up is quick."""
 
 from __future__ import annotations
 
@@ -71,6 +71,13 @@ def test_imports_go_down_only() -> None:
             if package == "prognosis_dask" and part in FLOORS and FLOORS.index(part) < floor:
                 upward.append(f"{path.relative_to(PACKAGE)} imports {name}, which is above it")
     assert not upward, "\n".join(upward)
+
+
+def test_tests_import_nothing_from_the_benchmarks() -> None:
+    """Benchmarks may import from tests, not the other way round."""
+    tests = sorted((PACKAGE.parent / "tests").rglob("*.py"))
+    found = {path.name for path in tests if any(n.startswith("benchmarks.") for n in imported_modules(path))}
+    assert not found
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

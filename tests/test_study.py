@@ -15,14 +15,13 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import StandardScaler, minmax_scale
 from sklearn.svm import SVC
 
-from benchmarks.lung1_study import compare_curves
 from prognosis_dask.errors import StatisticsError
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.estimators.cox import cox_curve
 from prognosis_dask.modelling.final_tables import correlations, in_sample_curve
 from prognosis_dask.modelling.selectors.svm_rfe import rank_features_rbf, survival_label
-from tests.lung1_tables import read_clinical, read_deep, read_radiomics, read_selected
+from tests.lung1_tables import compare_curves, read_clinical, read_deep, read_radiomics, read_selected
 
 
 def noise_table(cases: int = 120, features: int = 40, seed: int = 0) -> FeatureTable:
