@@ -44,7 +44,7 @@ def documentation() -> str:
 
 
 def _key_tables(kind: type, heading: str, without: str = "") -> str:
-    """The tables of a dataclass and of the sections in it, but for one that is told elsewhere."""
+    """The tables of a dataclass and of the sections in it, except the one that is described elsewhere."""
     tables = [_table(kind, heading)]
     for key in keys_of(kind).values():
         section = _section(key)

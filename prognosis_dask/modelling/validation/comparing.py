@@ -42,7 +42,7 @@ def compare(
     extend: Extend | None = None,
     whole: FeatureTable | None = None,
 ) -> tuple[Tables, dict[str, Fitted]]:
-    """Validate the procedures on the same folds, and fit each on all cases for what that would have said.
+    """Validate the procedures on the same folds, and fit each on all cases for the in-sample figures.
 
     ``whole`` is what ``extend`` makes of the table when it learns from all cases.
 

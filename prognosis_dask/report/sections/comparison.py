@@ -196,7 +196,7 @@ def honesty_blocks(models: ModelFolder) -> list[Block]:
         why = not_written("curve.csv") if expected else "No procedure ranks its features: no curve."
         blocks.append(absent(why))
     blocks += optional(figure)
-    return [Heading("What in-sample figures would have said"), *blocks] if blocks else []
+    return [Heading("In-sample figures beside chance"), *blocks] if blocks else []
 
 
 def verdict(models: ModelFolder) -> str:

@@ -46,7 +46,7 @@ def no_model(models: ModelFolder | None, *, wanted: bool = True) -> str:
 
 
 def validation(models: ModelFolder | None, *, wanted: bool = True) -> Section:
-    """How well the procedures predict cases that they have not seen, and what in-sample figures would have said.
+    """How well the procedures predict held-out cases, beside their in-sample figures.
 
     ``wanted`` is False where the run's job has the model switched off.
     """
