@@ -241,7 +241,7 @@ def test_copies_of_an_instance_are_kept_once_and_reported(patient: Path, tmp_pat
     reasons = sorted(problem.reason for problem in found.of(Code.DUPLICATE_INSTANCE))
     assert reasons[0].startswith("duplicate instances: 3, of which 0 differ")
     assert "the same RTSTRUCT" in reasons[1]
-    assert "alike" in reasons[1]
+    assert "the same content" in reasons[1]
 
 
 def test_copies_of_an_instance_with_other_pixels_are_not_used(patient: Path, tmp_path: Path) -> None:
@@ -272,6 +272,24 @@ def test_copies_of_an_instance_with_other_pixels_are_not_used(patient: Path, tmp
         image.compress(RLELossless, generate_instance_uid=False)
         image.save_as(processed / file.name)
     assert len(index(tmp_path / "again", tmp_path / "ct").cases) == 1
+
+
+def test_images_of_the_same_values_at_one_place_count_once_under_whatever_uid(patient: Path, tmp_path: Path) -> None:
+    """As of a slice that was sent twice; others at one place are time points or the like, and stay a problem."""
+    shutil.copytree(patient / "CT", tmp_path / "ct")
+    source = sorted((tmp_path / "ct" / "image").iterdir())[20]
+    image = read_quietly(source)
+    image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    doubled = tmp_path / "ct" / "image" / "zz.dcm"
+    image.save_as(doubled)
+    found = index(tmp_path / "out", tmp_path / "ct")
+    [problem] = found.of(Code.DUPLICATE_INSTANCE)
+    assert "1 image at the place of another, with its values, under other UIDs" in problem.reason
+    assert problem.where == f"{source} and {doubled}"
+    assert len(read_listing(found.cases[0].image).slices) == 48
+    image.PixelData = (image.pixel_array + 1).astype(image.pixel_array.dtype).tobytes()
+    image.save_as(doubled)
+    assert index(tmp_path / "again", tmp_path / "ct").of(Code.SLICE_DUPLICATE)
 
 
 def test_copies_of_a_mask_count_once_if_they_outline_the_same_and_else_not_at_all(
@@ -465,7 +483,7 @@ def test_a_file_without_preamble_is_read_and_an_unreadable_one_is_listed(patient
     assert found.summary.series == {"CT": 1}
     reasons = sorted(problem.reason for problem in found.of(Code.UNREADABLE_FILE))
     assert reasons[0].startswith("FileNotFoundError")
-    assert reasons[1] == "named .dcm, but not DICOM (136 bytes read)"
+    assert reasons[1] == "named .dcm, but not DICOM (262 bytes read)"
     kinds = ["not DICOM", "zip files", "gzip files", "Analyze or NIfTI headers of .img files"]
     assert sorted(kind.partition(", to be")[0] for kind in found.summary.other_files) == sorted(kinds)
 

@@ -17,7 +17,7 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.dicom_header import name_syntax
 from prognosis_dask.cohort.headers import ACQUISITION, MARKS, ImageHeader, Point
 from prognosis_dask.cohort.pet import suv_of
-from prognosis_dask.errors import CaseError, Code, Problem
+from prognosis_dask.errors import CaseError, Code, Problem, count
 from prognosis_dask.objects.address import Address, common_folder, is_address, join, relative, vouched
 from prognosis_dask.objects.files import put_changed, read_bytes
 
@@ -221,8 +221,10 @@ def group_series(headers: Iterable[ImageHeader]) -> tuple[list[SeriesListing], l
             reason += "together is not known; used as if they did, check where the ROI lies"
             where, patient = usable[0].file.path, usable[0].patient_id
             problems.append(Problem(Code.SERIES_MIXED, reason, patient, where=where, severity="warning"))
-        if usable:
-            listings += [_listing(part, stack) for stack, part in split_series(usable)]
+        for stack, part in split_series(usable) if usable else ():
+            single, doubled = _once_at_a_place(part)
+            listings.append(_listing(single, stack))
+            problems += doubled
     return listings, problems
 
 
@@ -237,7 +239,7 @@ def _once(instances: list[ImageHeader]) -> tuple[list[ImageHeader], list[Problem
     if not twice:
         return instances, []
     pairs = list(dict.fromkeys((one.file.path, two.file.path) for one, two in twice))
-    apart = next((pair for pair in pairs[:: max(1, len(pairs) // COMPARED)] if _other_values(*pair)), None)
+    apart = next((pair for pair in _some(pairs) if _other_values(*pair)), None)
     if apart:
         reason = f"duplicate instances: {len(twice)}, whose pixels differ; none is used: index one of the copies alone"
         problem = Problem(Code.DUPLICATE_INSTANCE, reason, instances[0].patient_id, where=" and ".join(apart))
@@ -248,8 +250,27 @@ def _once(instances: list[ImageHeader]) -> tuple[list[ImageHeader], list[Problem
     return list(kept.values()), [problem]
 
 
-def _other_values(one: str, two: str) -> bool:
-    """Whether two copies of an instance, both of which can be read, hold other values."""
+def _once_at_a_place(stack: list[ImageHeader]) -> tuple[list[ImageHeader], list[Problem]]:
+    """Of images of the same values at one place, under several UIDs, the first by path, and a problem about the others.
+
+    The stack as it is where one of those that are compared holds other values: reading it says what is doubled.
+    """
+    kept: dict[tuple[float, ...], ImageHeader] = {}
+    twice = [(first, one) for one in stack if (first := kept.setdefault(one.position, one)) is not one]
+    pairs = [(one.file.path, two.file.path) for one, two in twice if not (one.frame or two.frame)]
+    if not twice or len(pairs) < len(twice) or any(_other_values(*pair, unread=True) for pair in _some(pairs)):
+        return stack, []
+    reason = f"{count(len(twice), 'image')} at the place of another, with its values, under other UIDs; kept the first"
+    where = " and ".join(pairs[0])
+    return list(kept.values()), [Problem(Code.DUPLICATE_INSTANCE, reason, stack[0].patient_id, where=where)]
+
+
+def _some(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return pairs[:: max(1, len(pairs) // COMPARED)]
+
+
+def _other_values(one: str, two: str, *, unread: bool = False) -> bool:
+    """Whether two images hold other values; ``unread`` where one of them cannot be read."""
     import numpy as np
 
     try:
@@ -259,7 +280,7 @@ def _other_values(one: str, two: str) -> bool:
         first, second = map(_values_in, contents)
         return not np.array_equal(first, second)
     except Exception:  # decoders may raise anything: reading the case says what is wrong with its own copy
-        return False
+        return unread
 
 
 def _values_in(content: bytes) -> NumberArray:
