@@ -136,6 +136,26 @@ def test_tables_are_joined_whatever_their_order_and_who_is_missing_is_counted(tm
     assert found.left_out == {"not in c.csv": 1, "not in features.csv": 1, "no-endpoint": 1}
 
 
+def test_ids_whose_separators_another_program_changed_are_joined_aloud(tmp_path: Path) -> None:
+    path = write(tmp_path, "id,f1\nTCGA.02.0001,1\nTCGA_02_0002,2\nTCGA-02-0003,3\n")
+    clinical = write(
+        tmp_path, "PatientID,time_days,event\nTCGA-02-0001,5,1\nTCGA-02-0002,6,0\nTCGA-02-0003,7,1\n", "c.csv"
+    )
+    found = read(path, clinical)
+    assert (found.table.time_days.tolist(), found.left_out) == ([5, 6, 7], {})
+    assert any("2 patients of c.csv joined though they differ in leading zeros or separators" in n for n in found.notes)
+
+
+def test_endpoints_that_two_tables_have_and_that_differ_are_told(tmp_path: Path) -> None:
+    first = write(tmp_path, "id,f1,time_days,event\n1,1,100,1\n2,2,200,0\n3,3,300,1\n")
+    same = write(tmp_path, "id,f2,time_days,event\n1,1,100.4,1\n2,2,200,0\n3,3,,\n", "b.csv")
+    other = write(tmp_path, "id,f3,time_days,event\n1,1,100,0\n2,2,260,0\n3,3,300,1\n", "c.csv")
+    assert not any("another endpoint" in note for note in read(first, same).notes)
+    found = read(first, other)
+    assert any("2 rows of c.csv with another endpoint than table.csv" in note for note in found.notes)
+    assert found.table.time_days.tolist() == [100, 200, 300]
+
+
 def test_classes_take_their_order_from_the_specification(tmp_path: Path) -> None:
     path = write(tmp_path, "id,f1,f2,grade\n1,1,2,3\n2,2,1,2\n3,3,3,2.0\n4,4,0,4\n5,5,1,\n")
     found = read(path, spec=ModelSpec(endpoint=EndpointRule(label="grade", classes=("2", "3"))))

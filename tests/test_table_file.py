@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from prognosis_dask.cohort.clinical import match_without_zeros, patient_key, read_clinical
+from prognosis_dask.cohort.clinical import match_spelt_alike, patient_key, read_clinical
 from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.errors import JobError, PrognosisError, TableError
 from prognosis_dask.tables.file import read_cells
@@ -263,11 +263,17 @@ def test_an_archive_of_another_kind_is_named(tmp_path: Path) -> None:
         read(tmp_path / "t.zip")
 
 
+def test_ids_join_over_separators_only_where_that_is_certain() -> None:
+    assert match_spelt_alike(["tcga.02.0001", "a-1"], ["tcga-02-0001", "a-1"]) == {"tcga.02.0001": "tcga-02-0001"}
+    assert match_spelt_alike(["p_1"], ["p-1", "p.1"]) == {}  # one here is two there
+    assert match_spelt_alike(["12"], ["1-2"]) == {}
+
+
 def test_ids_join_over_zeros_in_front_only_where_that_is_certain() -> None:
-    assert match_without_zeros(["1", "2", "10"], ["001", "002", "010", "011"]) == {"1": "001", "2": "002", "10": "010"}
-    assert match_without_zeros(["1", "01"], ["001"]) == {}  # two patients here are one there
-    assert match_without_zeros(["1"], ["1", "001"]) == {}
-    assert match_without_zeros(["P1", "A1-10"], ["P001", "A01-1"]) == {"P1": "P001"}
+    assert match_spelt_alike(["1", "2", "10"], ["001", "002", "010", "011"]) == {"1": "001", "2": "002", "10": "010"}
+    assert match_spelt_alike(["1", "01"], ["001"]) == {}  # two patients here are one there
+    assert match_spelt_alike(["1"], ["1", "001"]) == {}
+    assert match_spelt_alike(["P1", "A1-10"], ["P001", "A01-1"]) == {"P1": "P001"}
 
 
 WORD = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cf", "Cn", "Co"]), min_size=1, max_size=8)

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from prognosis_dask.cohort.collections import COLLECTIONS, Collection
@@ -33,6 +34,8 @@ from prognosis_dask.tables.values import known_cells, means_missing
 _DASH = re.compile("[\u2010-\u2015\u2212]")
 #: The zeros in front of a number; not of decimals.
 _ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
+#: What R writes for a hyphen in a name is a point.
+_SEPARATORS = re.compile(r"[-_./]+")
 _WHOLE_AS_FLOAT = re.compile(r"(\d+)\.0+")
 #: A long number as Excel shortens it.
 _SHORTENED = re.compile(r"\d(\.\d+)?E\+\d+")
@@ -241,15 +244,18 @@ def same_patient(one: str, other: str) -> str:
     return " is ".join("'{}'".format(text.replace("'", "’")) for text in (one, other))
 
 
-def match_without_zeros(keys: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """For each unknown key: the known one that differs in leading zeros of its numbers only, where it is unique.
+def match_spelt_alike(keys: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """For each unknown key: the known one that differs in leading zeros or in separators only, where it is unique.
 
-    >>> match_without_zeros(["1", "lung1-7"], ["001", "lung1-007"]), match_without_zeros(["1"], ["01", "001"])
-    ({'1': '001', 'lung1-7': 'lung1-007'}, {})
+    >>> match_spelt_alike(["1", "tcga.02.0007"], ["001", "tcga-02-0007"]), match_spelt_alike(["1"], ["01", "001"])
+    ({'1': '001', 'tcga.02.0007': 'tcga-02-0007'}, {})
     """
     wanted, present = set(keys), set(known)
-    other = match_in_part(wanted, present, lambda name: _ZEROS.sub("", name))
-    return {name: alike for name, alike in other.items() if name not in present}
+    found: dict[str, str] = {}
+    for rule, instead in ((_ZEROS, ""), (_SEPARATORS, "-")):
+        other = match_in_part(wanted - found.keys(), present - {*found.values()}, partial(rule.sub, instead))
+        found |= {name: alike for name, alike in other.items() if name not in present}
+    return found
 
 
 def match_in_part(keys: Iterable[str], known: Iterable[str], part: Callable[[str], str | None]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from prognosis_dask.cohort.clinical import (
     find_endpoint,
     learn_codes,
     match_in_part,
-    match_without_zeros,
+    match_spelt_alike,
     patient_key,
     same_patient,
 )
@@ -407,9 +407,9 @@ def _codes(problems: Iterable[Problem], severity: str) -> Counter[str]:
 
 
 def spelt_alike(table: ClinicalTable, patients: Iterable[str], id_part: str) -> ClinicalTable:
-    """The table with patients under the images' keys if they differ in leading zeros, or in what is no ``id_part``."""
+    """The table under the images' IDs where these differ in zeros, in separators, or in what is no ``id_part``."""
     known = set(patients)
-    other, why = match_without_zeros(table.rows, known), "in leading zeros"
+    other, why = match_spelt_alike(table.rows, known), "in leading zeros or separators"
     if not other and id_part:
         alone, without = table.rows.keys() - known, known - table.rows.keys()
         other, why = match_in_part(alone, without, partial(_part_of, id_part)), "in spelling"

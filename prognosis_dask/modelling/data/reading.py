@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
-from prognosis_dask.cohort.clinical import match_without_zeros, patient_key, same_patient
+from prognosis_dask.cohort.clinical import match_spelt_alike, patient_key, same_patient
 from prognosis_dask.errors import Code, StatisticsError, count
 from prognosis_dask.features.registry import check_dataset
 from prognosis_dask.modelling.data.columns import Encoding, SourceColumn
@@ -226,11 +226,11 @@ def _join(sources: Sequence[Source]) -> tuple[Source, list[IntArray], Counter[st
     notes = []
     for source in sources:
         place = {patient_key(patient): i for i, patient in enumerate(source.patients)}
-        other = match_without_zeros(place, set(keys))
+        other = match_spelt_alike(place, set(keys))
         if other:
             told, of = count(len(other), "patient"), Path(source.where).name
             spelt = same_patient(*next(iter(other.items())))
-            notes.append(f"{told} of {of} joined though they differ in leading zeros: {spelt}.")
+            notes.append(f"{told} of {of} joined though they differ in leading zeros or separators: {spelt}.")
         places.append({other.get(name, name): i for name, i in place.items()})
     left_out = Counter({"no-patient-id": sum(source.without_id for source in sources)})
     for source in sources:
@@ -275,21 +275,40 @@ def _columns(sources: Sequence[Source], rows: Sequence[IntArray]) -> Columns:
 def _outcomes(
     sources: Sequence[Source], columns: Columns, spec: ModelSpec, *, required: bool
 ) -> tuple[Outcomes | None, list[str]]:
-    for place, source in enumerate(sources):
-        names = endpoint_columns(source.columns, spec.endpoint)
-        if names:
-            joined = {name: with_missing(columns[place, name], spec) for name in names}
-            whole = {name: with_missing(source.columns[name], spec) for name in names}
-            found = read_outcomes(joined, names, spec.endpoint, whole)
-            return found, [
-                f"The endpoint is {' and '.join(names[:2])}{f', entry {names[2]},' if len(names) > 2 else ''} of "
-                f"{Path(source.where).name}.",
-                *found.notes,
-            ]
-    if not required:
-        return None, []
-    every = {name: column for source in sources for name, column in source.columns.items()}
-    raise no_endpoint(every, [source.where for source in sources], spec.endpoint)
+    ends = [endpoint_columns(source.columns, spec.endpoint) for source in sources]
+    place = next((place for place, names in enumerate(ends) if names), None)
+    if place is None:
+        if not required:
+            return None, []
+        every = {name: column for source in sources for name, column in source.columns.items()}
+        raise no_endpoint(every, [source.where for source in sources], spec.endpoint)
+
+    def read(place: int) -> Outcomes:
+        joined = {name: with_missing(columns[place, name], spec) for name in ends[place]}
+        whole = {name: with_missing(sources[place].columns[name], spec) for name in ends[place]}
+        return read_outcomes(joined, ends[place], spec.endpoint, whole)
+
+    found, names, where = read(place), ends[place], Path(sources[place].where).name
+    notes = [
+        f"The endpoint is {' and '.join(names[:2])}{f', entry {names[2]},' if len(names) > 2 else ''} of {where}.",
+        *found.notes,
+    ]
+    for other in (other for other, held in enumerate(ends) if held and other > place):
+        differing = _differing(found, read(other))
+        if differing:
+            notes.append(
+                f"{count(differing, 'row')} of {Path(sources[other].where).name} with another endpoint than {where}, "
+                "which is used: correct one of them."
+            )
+    return found, notes
+
+
+def _differing(one: Outcomes, other: Outcomes) -> int:
+    """In how many rows two tables' endpoints differ by more than a day or a hundredth, where both have one."""
+    pairs = [np.isclose(a, b, rtol=0.01, atol=1.0) for a, b in zip(one.values[:1], other.values[:1], strict=True)]
+    pairs += [a == b for a, b in zip(one.values[1:2], other.values[1:2], strict=False)]
+    both = [fault == "" and theirs == "" for fault, theirs in zip(one.faults, other.faults, strict=True)]
+    return int((np.array(both) & ~np.all(pairs, axis=0)).sum())
 
 
 def _site(columns: Columns, spec: ModelSpec) -> tuple[str, ...]:
