@@ -22,7 +22,7 @@ from prognosis_dask.cohort.endpoints import event_codes, unit_of
 from prognosis_dask.cohort.index import index_cohort
 from prognosis_dask.config.job import CohortSection, index_sections
 from prognosis_dask.errors import Code, JobError, PrognosisError, StatisticsError
-from prognosis_dask.modelling.data.columns import SourceColumn, far_code_notes
+from prognosis_dask.modelling.data.columns import SourceColumn, apart_notes, far_code_notes
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.modelling.spec import ColumnRule, EndpointRule, ModelSpec, load_spec
 from prognosis_dask.tables.values import known_cells
@@ -442,6 +442,11 @@ def test_a_few_numbers_apart_from_others_that_differ_little_are_told(tmp_path: P
     assert "platelets is 1.006 in data row 1, far from the others (180 to 840)" in told  # a thousand and six
     skewed = np.exp(np.random.default_rng(0).normal(0, 2, 24)).round(2).tolist()
     assert "far from" not in said(read(tmp_path, {"psa": skewed, "nodes": [0, 0, 0, 1, 1, 2, 3, 12], "Hb": hb}))
+
+
+def test_numbers_apart_by_more_than_a_number_holds_are_told_without_a_warning_of_numpy() -> None:
+    values = np.array([1e-300, 1e149, *range(1, 25)])
+    assert apart_notes(SourceColumn("x", values, "t.csv"))
 
 
 @pytest.mark.parametrize("cells", [[-2, -1, 0, 1, 2] * 5, [*range(100)], [0, 1, 2, 3, 7], [*range(60, 99), 99, 99, 99]])

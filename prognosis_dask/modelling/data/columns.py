@@ -432,10 +432,11 @@ def apart_notes(column: SourceColumn) -> list[str]:
     known = np.sort(values[values > 0])
     if len(known) < _FEWEST_NUMBERS:
         return []
-    at = int(np.argmax(known[1:] / known[:-1])) + 1
+    steps = np.diff(np.log(known))
+    at = int(np.argmax(steps)) + 1
     few, others = sorted((known[:at], known[at:]), key=len)
-    reach = max(_APART, others[-1] / others[0])
-    if known[at] <= reach * known[at - 1] or len(few) > _MOST_OTHERS * len(known) or len(np.unique(others)) < _FEWEST:
+    reach = max(np.log(_APART), np.log(others[-1]) - np.log(others[0]))
+    if steps[at - 1] <= reach or len(few) > _MOST_OTHERS * len(known) or len(np.unique(others)) < _FEWEST:
         return []
     return _far_from_others(column, values, few)
 
