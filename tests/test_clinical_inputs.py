@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, clinical_inputs, read_clinical
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Survival
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.fitted import fit_procedure
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import describe
+from prognosis_dask.prediction.clinical_inputs import ClinicalInput, clinical_inputs, read_clinical
 
 
 @pytest.fixture(scope="module")

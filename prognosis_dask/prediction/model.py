@@ -14,7 +14,6 @@ from prognosis_dask.config.job import CohortSection, Job, SynthSection, load_job
 from prognosis_dask.errors import JobError, StatisticsError
 from prognosis_dask.execution.record import load_stages, recorded_job
 from prognosis_dask.features.registry import stages
-from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, clinical_inputs
 from prognosis_dask.modelling.data.families import kind_of
 from prognosis_dask.modelling.data.feature_origin import digests, origin_of, other_origin
 from prognosis_dask.modelling.data.network_features import FAMILY, FILE
@@ -24,6 +23,7 @@ from prognosis_dask.modelling.saved import MODEL, Frozen, load_frozen
 from prognosis_dask.modelling.worth import Worth, worth_of
 from prognosis_dask.networks.grade_network import feature_names
 from prognosis_dask.objects.address import join
+from prognosis_dask.prediction.clinical_inputs import ClinicalInput, clinical_inputs
 from prognosis_dask.storage.brains import BrainStore
 from prognosis_dask.storage.place import kept_in
 from prognosis_dask.storage.rois import RoiStore

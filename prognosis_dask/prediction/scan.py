@@ -17,7 +17,7 @@ from prognosis_dask.config.job import RunSection
 from prognosis_dask.errors import JobError, StoreError
 from prognosis_dask.execution.cluster import LocalSpec, Workers, connect, joined
 from prognosis_dask.execution.record import check_folder
-from prognosis_dask.modelling.data.clinical_inputs import read_clinical
+from prognosis_dask.prediction.clinical_inputs import read_clinical
 from prognosis_dask.prediction.model import ScanModel, cohort_rules, load_model
 from prognosis_dask.prediction.page import one_file
 from prognosis_dask.prediction.resolve import linked_files

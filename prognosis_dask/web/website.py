@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from prognosis_dask.errors import StatisticsError, count
-from prognosis_dask.modelling.data.clinical_inputs import ClinicalInput, read_clinical
+from prognosis_dask.prediction.clinical_inputs import ClinicalInput, read_clinical
 from prognosis_dask.prediction.model import ScanModel
 from prognosis_dask.prediction.page import (
     PICTURES,
