@@ -1,4 +1,4 @@
-"""How well brains are prepared and tumours measured where the truth is known: on made patients.
+"""How well brains are prepared and tumours measured where the truth is known: on synthetic patients.
 
     python -m benchmarks.brain_cohort [--patients 8] [--seed 0] [--matrix 256] [--workers 1]
 

@@ -1,4 +1,4 @@
-"""The grade network's size and speed, and the grade of made brain cohorts with a signal and without.
+"""The grade network's size and speed, and the grade of synthetic brain cohorts with a signal and without.
 
     python -m benchmarks.grade [--patients N] [--matrix N] [--out DIR] [--signal 1,0] [--shuffles N] [--speed-only]
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.measures
 
-On made patients. The witness is timed on one set of predictions; an interval takes a thousand.
+On synthetic patients. The witness is timed on one set of predictions; an interval takes a thousand.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     python -m benchmarks.radiomics --made 10000 [--first 0]
 
 FOLDER holds ``lung1_002`` and ``pyradiomics``; without it PROGNOSIS_TEST_DATA, else ../shared/data. Both run on one
-thread, in one process, in turn; medians. The crop's margin is the default job's. ``--made`` compares made images, masks
-and settings instead, each from its number alone, with ``execute()``, and prints those that differ in any bit. With
+thread, in one process, in turn; medians. The crop's margin is the default job's. ``--made`` compares synthetic images,
+masks and settings, each from its number alone, with ``execute()``, and prints those that differ in any bit. With
 ``--peer``, the interpreter of an environment with pictologics or fastrad, the first five rows are measured there too,
 and ended after ``--limit`` processor seconds.
 """

@@ -3,7 +3,7 @@
     python -m benchmarks.serve [FOLDER]
 
 FOLDER holds the real data (default: PROGNOSIS_TEST_DATA, else ../shared/data beside the checkout). LUNG1-002 goes in as
-a zip of its CT and RTSTRUCT, brains as NIfTI, to small models of made patients. Each scan is sent three times; the
+a zip of its CT and RTSTRUCT, brains as NIfTI, to small models of synthetic patients. Each scan is sent three times; the
 first does not count.
 """
 

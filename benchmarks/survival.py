@@ -1,4 +1,4 @@
-"""What the statistics take and what they find, on the reference study's LUNG1 tables and on made ones.
+"""What the statistics take and what they find, on the reference study's LUNG1 tables and on synthetic ones.
 
     python -m benchmarks.survival [FOLDER] [--parts selection nested made large] [--repeats 20] [--procedures NAME...]
         [--without-witnesses]

@@ -157,7 +157,7 @@ def collected_warnings() -> Iterator[list[Problem]]:
 
 
 class PrognosisError(Exception):
-    """A mistake the user can mend: wrong path, wrong job, missing extra, no cluster."""
+    """A mistake the user can correct: wrong path, wrong job, missing extra, no cluster."""
 
 
 class CaseError(PrognosisError):

@@ -42,7 +42,7 @@ ORPHAN_SECONDS = 60.0
 
 
 @dataclass
-class Tally:
+class Totals:
     """What was done to the job, and what came of it."""
 
     kills: Counter[str] = field(default_factory=Counter)
@@ -88,17 +88,17 @@ def main() -> None:
         server = stack.enter_context(ObjectServer.start()) if arguments.bucket else None
         if server is not None:
             stack.enter_context(server.environment())
-        tally = survive(
+        totals = survive(
             Path(folder), arguments.patients, arguments.kills, arguments.seed, deep=arguments.deep, server=server
         )
-    print(HEAD, tally.line(), sep="\n")
-    sys.exit(0 if tally.sound else 1)
+    print(HEAD, totals.line(), sep="\n")
+    sys.exit(0 if totals.sound else 1)
 
 
 def survive(
     folder: Path, patients: int, kills: int, seed: int, *, deep: bool = False, server: ObjectServer | None = None
-) -> Tally:
-    """Run jobs on one made cohort until so many kills have hit; each job is then left to finish, and compared.
+) -> Totals:
+    """Run jobs on one synthetic cohort until so many kills have hit; each job is then left to finish, and compared.
 
     With a server, whose environment is entered, images and results lie in its buckets.
     """
@@ -122,14 +122,14 @@ def survive(
     calm = folder / "calm"
     if _start(job, calm).wait():
         raise RuntimeError("the undisturbed run failed")
-    tally, rng, begun = Tally(), random.Random(seed), time.monotonic()
-    while tally.kills.total() < kills:
-        name = f"run-{tally.jobs}"
+    totals, rng, begun = Totals(), random.Random(seed), time.monotonic()
+    while totals.kills.total() < kills:
+        name = f"run-{totals.jobs}"
         out = str(folder / name) if server is None else f"s3://results/{name}"
-        _harass(job, out, kills, rng, tally)
-        _compare(local_copy(out), calm, tally, published=server is not None)
-    tally.seconds = time.monotonic() - begun
-    return tally
+        _harass(job, out, kills, rng, totals)
+        _compare(local_copy(out), calm, totals, published=server is not None)
+    totals.seconds = time.monotonic() - begun
+    return totals
 
 
 def _start(job: Path, out: Path | str) -> subprocess.Popen[bytes]:
@@ -149,12 +149,12 @@ def _start(job: Path, out: Path | str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(list(map(str, command)), env=environment, stdout=quiet, stderr=quiet)
 
 
-def _harass(job: Path, out: str, kills: int, rng: random.Random, tally: Tally) -> None:
+def _harass(job: Path, out: str, kills: int, rng: random.Random, totals: Totals) -> None:
     """The same command again and again, until it ends by itself."""
-    tally.jobs += 1
+    totals.jobs += 1
     while True:
         driver = _start(job, out)
-        tally.drivers += 1
+        totals.drivers += 1
         seen: set[psutil.Process] = set()
         if rng.random() < EARLY:
             _pause(driver, rng.uniform(0.0, 4.0), seen)
@@ -162,17 +162,17 @@ def _harass(job: Path, out: str, kills: int, rng: random.Random, tally: Tally) -
             while driver.poll() is None and not _tree(driver, seen)["child"]:
                 time.sleep(0.05)
         while driver.poll() is None:
-            if tally.kills.total() >= kills:
+            if totals.kills.total() >= kills:
                 _pause(driver, float("inf"), seen)
                 break
             _pause(driver, rng.uniform(0.1, 2.0), seen)
-            _kill_one(driver, rng, seen, tally)
+            _kill_one(driver, rng, seen, totals)
         status = driver.wait()
-        tally.orphans += _orphans(seen)
+        totals.orphans += _orphans(seen)
         if status == 0:
             return
-        tally.gave_up += status > 0
-        if tally.gave_up > kills:
+        totals.gave_up += status > 0
+        if totals.gave_up > kills:
             raise RuntimeError("the driver gives up again and again")
 
 
@@ -201,7 +201,7 @@ def _tree(driver: subprocess.Popen[bytes], seen: set[psutil.Process]) -> dict[st
     return found
 
 
-def _kill_one(driver: subprocess.Popen[bytes], rng: random.Random, seen: set[psutil.Process], tally: Tally) -> None:
+def _kill_one(driver: subprocess.Popen[bytes], rng: random.Random, seen: set[psutil.Process], totals: Totals) -> None:
     (kind,) = rng.choices(list(VICTIMS), list(VICTIMS.values()))
     there = _tree(driver, seen)[kind]
     if driver.poll() is None and there:
@@ -209,7 +209,7 @@ def _kill_one(driver: subprocess.Popen[bytes], rng: random.Random, seen: set[psu
             rng.choice(there).kill()
         except psutil.NoSuchProcess:
             return
-        tally.kills[kind] += 1
+        totals.kills[kind] += 1
         if kind == "driver":
             driver.wait()
 
@@ -222,20 +222,20 @@ def _orphans(seen: set[psutil.Process]) -> int:
     return len(alive)
 
 
-def _compare(out: Path, calm: Path, tally: Tally, *, published: bool) -> None:
+def _compare(out: Path, calm: Path, totals: Totals, *, published: bool) -> None:
     ours, theirs = _rows(out), _rows(calm)
-    tally.rows += len(ours)
-    tally.lost += len(theirs.keys() - ours.keys())
+    totals.rows += len(ours)
+    totals.lost += len(theirs.keys() - ours.keys())
     failed = _tried_again(out)
     for (stage, case_id), (attempts, _) in ours.items():
         if attempts > 1 and not published:
             codes = failed[stage, short_hash(case_id)]
             print(f"{stage} of {case_id} has {attempts} attempts; failed before with {codes}", file=sys.stderr)
-            tally.recomputed += attempts - 1 - len(codes)
-            tally.tried_again += len(codes)
-    tally.lost += sum(ours[key][1] != code for key, (_, code) in theirs.items() if key in ours)
+            totals.recomputed += attempts - 1 - len(codes)
+            totals.tried_again += len(codes)
+    totals.lost += sum(ours[key][1] != code for key, (_, code) in theirs.items() if key in ours)
     same = prognosis_dask.read_features(out).load().identical(prognosis_dask.read_features(calm).load())
-    tally.different += not same
+    totals.different += not same
 
 
 def _tried_again(folder: Path) -> dict[tuple[str, str], list[str]]:

@@ -1,4 +1,4 @@
-"""Made images, masks and settings for radiomics, each from its number alone, and what pyradiomics says of them."""
+"""Synthetic images, masks and settings for radiomics, each from its number alone, and what pyradiomics says of them."""
 
 from __future__ import annotations
 

@@ -141,14 +141,14 @@ def _feature_values(cases: list[Case], risk: dict[str, float], rng: np.random.Ge
 
 
 def _info(n: int, failed: int, weights: str) -> dict[str, object]:
-    job = asdict(Job(name="made", title="A made cohort"))
+    job = asdict(Job(name="made", title="A synthetic cohort"))
     stages = {
         s: {"done": n - failed, "failed": failed, "reused": 0, "seconds": 12.5} for s in ("roi", "radiomics", "deep")
     }
     return {
         "job": {**job, "model": asdict(MODEL)},
         "name": "made",
-        "title": "A made cohort",
+        "title": "A synthetic cohort",
         "versions": {"prognosis-dask": "0.1.0", "python": "3.11", "mxnet": "1.9.1"},
         "started": "2026-01-05T10:00:00+00:00",
         "finished": "2026-01-05T10:01:00+00:00",

@@ -1,4 +1,4 @@
-"""Small frozen models for the server: fitted on made tables whose columns are the features that a job computes."""
+"""Small frozen models for the server: fitted on synthetic tables whose columns are the features that a job computes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.saved import describe, save_frozen
 from prognosis_dask.radiomics.parameter_file import unit
 
-#: Features of a large lung tumour on CT, about which the made patients vary.
+#: Features of a large lung tumour on CT, about which the synthetic patients vary.
 LUNG_FEATURES = {
     "original_shape_Sphericity": 0.7,
     "original_shape_Maximum3DDiameter": 125.0,
@@ -103,6 +103,6 @@ def _write(
     models = folder / "models"
     models.mkdir(parents=True)
     save_frozen(describe(fit_procedure(procedure, table, 0), table, encodings, horizons), models)
-    record = {"name": job.name, "title": f"{job.name.capitalize()}: made patients", "job": asdict(job)}
+    record = {"name": job.name, "title": f"{job.name.capitalize()}: synthetic patients", "job": asdict(job)}
     (folder / "run.json").write_text(json.dumps(record))
     return folder

@@ -81,7 +81,7 @@ def test_a_frozen_model_holds_its_bounds_and_says_who_met_them(tmp_path: Path) -
     new.X[3, 1] = 1e6
     rows = pd.DataFrame(prediction_rows(frozen, new, frozen.fitted.predict(new)))
     assert rows["bounded"].iloc[3] == 1
-    assert any("so far out" in warning and new.case_ids[3] in warning for warning in range_warnings(frozen, new))
+    assert any("far outside" in warning and new.case_ids[3] in warning for warning in range_warnings(frozen, new))
     assert any("so far out" in warning for warning in out_of_range(frozen, new.rows(np.array([3]))))
     content = json.loads((tmp_path / MODEL).read_text())
     X = np.clip(new.X, content["least"], content["greatest"])

@@ -1,4 +1,4 @@
-"""The automatic candidate: where it is found on made brains, where it must not be, and what it is called."""
+"""The automatic candidate: where it is found on synthetic brains, where it must not be, and what it is called."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def code_of(images: dict[str, sitk.Image], brain: sitk.Image) -> Code:
     return caught.value.problem.code
 
 
-def test_a_made_glioma_is_found_on_flair_and_t2(found):
+def test_a_synthetic_glioma_is_found_on_flair_and_t2(found):
     assert dice(found.mask, made_scan(2).lesion_mask) > 0.75
     assert found.sequences == ("FLAIR", "T2")
     assert 0 < found.confidence <= 1

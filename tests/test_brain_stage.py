@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four made patients: NIfTI, RTSTRUCT, SEG, and NIfTI with three slices outlined."""
+    """Four synthetic patients: NIfTI, RTSTRUCT, SEG, and NIfTI with three slices outlined."""
     folder = tmp_path_factory.mktemp("brains")
     made = make_cohort(folder / "cohort", SynthSection(4, study="brain", matrix=64, bad_cases=False))
     rules = CohortSection("lgg_1p19q", clinical=str(made.clinical))

@@ -89,7 +89,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def cohort_in_bucket(server: ObjectServer, folder: Path, patients: int, bad_cases: bool = False) -> Job:
-    """A made cohort, its images in a bucket, and the job on it."""
+    """A synthetic cohort, its images in a bucket, and the job on it."""
     made = make_cohort(folder / "cohort", SynthSection(patients=patients, seed=3, bad_cases=bad_cases))
     server.make_bucket("cohort")
     server.make_bucket("results")

@@ -239,7 +239,7 @@ def test_copies_of_an_instance_are_kept_once_and_reported(patient: Path, tmp_pat
     [case] = found.cases
     assert len(read_listing(case.image).slices) == 48
     reasons = sorted(problem.reason for problem in found.of(Code.DUPLICATE_INSTANCE))
-    assert reasons[0].startswith("duplicate instances: 3, of which 0 differ")
+    assert reasons[0].startswith("duplicate instances: 3, 0 of them different")
     assert "the same RTSTRUCT" in reasons[1]
     assert "the same content" in reasons[1]
 

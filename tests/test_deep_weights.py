@@ -97,7 +97,7 @@ def test_untrained_weights_depend_on_the_seed_alone():
     first, again, other = (resolve_weights(f"untrained:{seed}", NETWORK) for seed in (7, 7, 8))
     assert first == again
     assert first.sha256 != other.sha256
-    # the same on every machine: a change of these digits changes every made cohort's features
+    # the same on every machine: a change of these digits changes every synthetic cohort's features
     assert first.sha256 == "75bd1bfe764b267b54c5a2a4bea84b873f75df42af30961e26941a45a0f079a5"
 
 

@@ -31,7 +31,7 @@ RNG = np.random.default_rng(3)
             {"ki67": [20 + i if i % 2 else (20 + i) / 100 for i in range(48)]},
             "whole numbers in 24 rows and fractions in 24",
         ),
-        ({"nodes": ["1-2", "0", "02. Jan"]}, "nodes: '02. Jan' may be what Excel made of a range"),
+        ({"nodes": ["1-2", "0", "02. Jan"]}, "nodes: '02. Jan' may be a range or a fraction that Excel"),
         ({"age": [*range(41, 62), 99, 99, 99]}, "age is 99 in 3 rows, and 90 to 98 in 0"),
         ({"reader": [1, 2, 3]}, "reader holds the codes 1, 2, 3"),
         ({"cluster": [2, 4, 1, 3, 3, 1]}, "cluster holds the codes 1, 2, 3, 4"),

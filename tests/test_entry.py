@@ -171,7 +171,7 @@ def test_a_fit_says_what_holds_and_gives_nothing_else(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "report.html").read_text()
     assert "enter late by start" in page
     assert "plots of calibration and Kaplan-Meier." in page
-    assert "followed beyond are those that had entered by then" in page
+    assert "“followed beyond” counts those that had entered by then" in page
     assert "at risk are those that had entered by then" in page
     assert not (models / "net_benefit.csv").exists()
 

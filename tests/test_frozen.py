@@ -217,9 +217,9 @@ def test_a_model_of_competing_events_and_a_table_without_them_are_not_put_togeth
     model = frozen(replace(table, endpoint=subdistribution(table.time_days, cause)))
     assert model.counts["n_competing"] == int((cause == 2).sum())
     (warning,) = endpoint_warnings(model, other)
-    assert "Events compete among the model's training cases, and not among these cases" in warning
+    assert "There are competing events among the model's training cases, and none among these cases" in warning
     competing = replace(other, endpoint=subdistribution(other.time_days, np.where(other.event, 1, 2)))
-    assert "Events compete among these cases, and not" in endpoint_warnings(frozen(table), competing)[0]
+    assert "There are competing events among these cases, and none" in endpoint_warnings(frozen(table), competing)[0]
 
 
 def test_a_model_of_late_entry_and_a_table_that_names_no_entry_are_not_put_together_in_silence() -> None:

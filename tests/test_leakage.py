@@ -210,7 +210,7 @@ def test_a_site_that_tells_the_outcome_is_told_and_one_of_many_is_not() -> None:
     seen = np.arange(40) % 2 == 0
     endpoint = Survival(np.arange(1.0, 41.0), seen)
     (note,) = site_notes(np.where(seen, "scanner A", "scanner B").tolist(), endpoint)
-    assert note.startswith("The site tells in which cases the event was seen: harmonised features")
+    assert note.startswith("The site reveals in which cases the event was seen: harmonised features")
     assert site_notes(np.where(seen, "A", "B").tolist(), Classes(seen.astype(np.int64), ("no", "yes")))
     assert not site_notes([f"S{i % 3}" for i in range(40)], endpoint)
     assert not site_notes((), endpoint)

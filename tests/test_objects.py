@@ -225,7 +225,7 @@ def test_a_profile_gives_the_keys_also_where_they_are_renewed(
     (tmp_path / "credentials").write_text("[study]\naws_access_key_id = five\naws_secret_access_key = six\n")
     assert [one.key for one in Bucket("s3", "mine").list()] == ["x"]
     monkeypatch.setenv("AWS_PROFILE", "other")
-    with pytest.raises(JobError, match=r"AWS_PROFILE is 'other', of which .*credentials has no keys"):
+    with pytest.raises(JobError, match=r"AWS_PROFILE is 'other', but .*credentials has no keys for it"):
         Bucket("s3", "another").get("x")
 
 

@@ -1,4 +1,4 @@
-"""Whole runs, as a user starts them: on real patients, on made ones, stopped and gone on with."""
+"""Whole runs, as a user starts them: on real patients, on synthetic ones, stopped and gone on with."""
 
 from __future__ import annotations
 

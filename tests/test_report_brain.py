@@ -59,7 +59,7 @@ def test_the_figures_are_those_of_the_prepared_cases(run):
     rows = {row[0]: row[1:] for row in table.groups[0].rows}
     assert rows["brain volume (L)"] == ("1.40", "1.20", "1.60", "0.75 to 2.4, less where part is imaged")
     assert rows["contrast of the brain’s edge (−1 to 1)"][:3] == ("0.75", "0.50", "0.90")
-    assert rows["way of T1 to its place (mm)"] == ("4.00", "2.00", "6.00", "up to 40")
+    assert rows["shift of T1 by registration (mm)"] == ("4.00", "2.00", "6.00", "up to 40")
 
 
 def test_tumours_that_nobody_outlined_are_told_apart_and_warned_of(run):

@@ -112,7 +112,7 @@ def test_a_new_scan_is_predicted_measured_and_shown(predicted):
     expected = made_scan(1).to_template.TransformPoint(made_scan(1).lesion.centre_mm.tolist())
     assert np.linalg.norm(np.subtract(told["tumour"]["template_mm"], expected)) < 10
     assert (predicted / "epitome.png").read_bytes().startswith(b"\x89PNG")
-    # a made head is no ball of noise: what lies outside of what the model knows is said, of one scan and not of many
+    # a synthetic head differs from noise: what lies outside the training range is said, of one scan and not of many
     assert any("Outside of what any training case had" in warning for warning in told["warnings"])
     assert not any("% of the cases" in warning for warning in told["warnings"])
     assert told["model"]["predicts"] == "grade: 2 or 3"

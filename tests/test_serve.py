@@ -899,7 +899,7 @@ def test_nothing_is_lost_when_the_server_starts_anew(
         assert browser.get(f"{ended}/slice.png").status == 200
         assert [browser.wait(scan) for scan in going] == ["done", "done"]
         assert browser.wait(lost) == "failed"
-        assert "started anew, and its files are gone; upload again" in browser.get(lost).message
+        assert "restarted, and its files are gone; upload again" in browser.get(lost).message
 
 
 def pixels(png: bytes) -> np.ndarray:

@@ -30,7 +30,7 @@ from tests.served_models import make_grade_run, make_survival_run
 
 pytestmark = [pytest.mark.slow, needs_browser]
 WORKERS = 2
-LUNG, GRADE, CLINIC = (f"{name} demo: made patients" for name in ("Lung", "Grade", "Clinic"))
+LUNG, GRADE, CLINIC = (f"{name} demo: synthetic patients" for name in ("Lung", "Grade", "Clinic"))
 
 
 def lasting_port() -> int:
@@ -330,7 +330,7 @@ def test_a_bad_upload_ends_in_a_sentence(page: Page, tmp_path: Path, name: str, 
 def test_an_upload_that_is_refused_is_told_beside_the_form(page: Page, made: Path) -> None:
     page.evaluate("document.querySelector('#upload [name=form]').value = 'another'")
     send(page, LUNG, made)
-    expect(page.locator("#problem")).to_contain_text("load it anew", timeout=PATIENCE_MS)
+    expect(page.locator("#problem")).to_contain_text("reload it", timeout=PATIENCE_MS)
     assert page.get_by_role("button", name="Upload").is_enabled()
 
 

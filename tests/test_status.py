@@ -180,7 +180,7 @@ def test_a_journal_that_cannot_be_written_stops_nothing(tmp_path: Path, capfd: p
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of six made patients and the spoilt ones, watched from another terminal."""
+    """A run of six synthetic patients and the spoilt ones, watched from another terminal."""
     folder = tmp_path_factory.mktemp("watched")
     cohort = make_cohort(folder / "cohort", SynthSection(patients=6, seed=3, bad_cases=True))
     (folder / "job.toml").write_text(

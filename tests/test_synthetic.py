@@ -1,4 +1,4 @@
-"""The made cohort: valid DICOM, exact masks, repeatable, and with the outcome that was asked for."""
+"""The synthetic cohort: valid DICOM, exact masks, repeatable, and with the requested outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The made brains: what is said to be true of them is, in the images and in the files."""
+"""The synthetic brains: what is said to be true of them is, in the images and in the files."""
 
 from __future__ import annotations
 

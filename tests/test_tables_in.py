@@ -268,7 +268,7 @@ def test_a_few_numbers_in_another_unit_zeros_that_stand_for_nothing_and_a_volume
     kg = [60 + i if i % 8 else 1000 * (60 + i) for i in range(24)]
     cells = {"weight": kg, "age": [0, *range(40, 63)], "volume": [*range(1, 24), 0], "nodes": [*range(12), *range(12)]}
     told = said(read(tmp_path, cells))
-    assert "weight is 60000 to 76000 in 3 rows, 1 first, far from the others (61 to 83): mend them" in told
+    assert "weight is 60000 to 76000 in 3 rows, 1 first, far from the others (61 to 83): correct them" in told
     assert "age is 0 in 1 row, far from the others (40 to 62)" in told
     assert "volume enters as it is and not by its logarithm, since it is 0 in data row 24" in told
     assert "nodes is" not in told
@@ -391,7 +391,7 @@ def test_an_age_in_years_or_of_no_unit_is_held_against_a_life_s_years(tmp_path: 
 
 def test_cells_with_digits_are_never_offered_as_missing(tmp_path: Path) -> None:
     for cell in ("<5", "14.9*", "1_588"):
-        with pytest.raises(StatisticsError, match=r"expected numbers: mend the table") as refused:
+        with pytest.raises(StatisticsError, match=r"expected numbers: correct the table") as refused:
             read(tmp_path, {"crp": [cell, *range(23)]})
         assert "missing" not in str(refused.value)
 
@@ -438,7 +438,9 @@ def test_codes_for_not_known_are_told_where_they_are_several_or_less_than_twice_
 def test_a_few_numbers_apart_from_others_that_differ_little_are_told(tmp_path: Path) -> None:
     hb = [9 + 0.4 * (i % 18) for i in range(24)]
     told = said(read(tmp_path, {"Hb": [128, 135, *hb[2:]], "platelets": ["1.006", *range(180, 870, 30)]}))
-    assert "Hb is 128 to 135 in 2 rows, 1 first, far from the others (9 to 15.8): mend them" in told  # g/l among g/dl
+    assert (
+        "Hb is 128 to 135 in 2 rows, 1 first, far from the others (9 to 15.8): correct them" in told
+    )  # g/l among g/dl
     assert "platelets is 1.006 in data row 1, far from the others (180 to 840)" in told  # a thousand and six
     skewed = np.exp(np.random.default_rng(0).normal(0, 2, 24)).round(2).tolist()
     assert "far from" not in said(read(tmp_path, {"psa": skewed, "nodes": [0, 0, 0, 1, 1, 2, 3, 12], "Hb": hb}))

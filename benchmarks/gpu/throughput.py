@@ -6,7 +6,7 @@ Modes: ``plain`` (torch's own memory layout), ``channels_last`` (what the engine
 recorded once and replayed), ``compile`` (torch.compile), all on frames that lie on the device already; and ``engine``,
 from uint8 frames in this machine's memory to features in it. The share is that of the rate at which the device
 multiplies bfloat16 matrices in the same run. Errors are relative to float64, on the frames of the cases of a finished
-run (``--run``), else on made ones.
+run (``--run``), else on synthetic ones.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu.whole_job [--patients 2000] [--distinct 40] [--cluster cuda] [--radiomics]
 
-``--distinct`` made patients are written as DICOM; the cohort's table names each of them several times, as other
+``--distinct`` synthetic patients are written as DICOM; the cohort's table names each of them several times, as other
 patients, so that files are parsed, cropped, stored and shown to the network as often as there are patients. The
 distinct files stay in the page cache: a cohort that is read from a disk is bound by it besides. Printed: patients per
 second from the first task to the last feature, and the seconds of the stages.

@@ -257,7 +257,7 @@ def _nothing(collection: str, patient: str, wanted: IdcSection, kinds: Sequence[
         "SELECT Modality, count(*) FROM catalogue WHERE collection_id = ? GROUP BY 1 ORDER BY 2 DESC", [collection]
     )
     listed = ", ".join(f"{number:,} {name}" for name, number in held)
-    return f"idc:{collection} has nothing of {', '.join(kinds)} that is asked for; its series: {listed}"
+    return f"idc:{collection} has nothing of the requested {', '.join(kinds)}; its series: {listed}"
 
 
 def _series(condition: str, values: Sequence[Any]) -> list[IdcSeries]:

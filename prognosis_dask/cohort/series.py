@@ -245,7 +245,7 @@ def _once(instances: list[ImageHeader]) -> tuple[list[ImageHeader], list[Problem
         problem = Problem(Code.DUPLICATE_INSTANCE, reason, instances[0].patient_id, where=" and ".join(apart))
         return [], [problem]
     differ = sum(one.file.bytes != two.file.bytes or one.position != two.position for one, two in twice)
-    reason = f"duplicate instances: {len(twice)}, of which {differ} differ; kept the first by path"
+    reason = f"duplicate instances: {len(twice)}, {differ} of them different; kept the first by path"
     problem = Problem(Code.DUPLICATE_INSTANCE, reason, instances[0].patient_id, where=" and ".join(pairs[0]))
     return list(kept.values()), [problem]
 

@@ -316,10 +316,8 @@ class IdcSection:
     licence: Annotated[
         Literal["", "commercial"], "`commercial`: nothing whose licence is against commercial use; empty: everything."
     ] = ""
-    body_part: Annotated[
-        str, "Only images of which the headers name this body part (BodyPartExamined); empty: any."
-    ] = ""
-    limit: Annotated[int, AtLeast(0), Unit("patients"), "At most so many patients who have a mask; 0: all."] = 0
+    body_part: Annotated[str, "Only images whose headers name this body part (BodyPartExamined); empty: any."] = ""
+    limit: Annotated[int, AtLeast(0), Unit("patients"), "Largest number of patients, of those with a mask; 0: all."] = 0
     seed: Annotated[int, AtLeast(0), "With a limit, a random choice for each; 0: the first patients by name."] = 0
 
 

@@ -40,7 +40,7 @@ class IbsiSection:
         tuple[float, ...], Window(), "Intensities that stay in the region, lowest and highest; empty: all."
     ] = ()
     outlier_sigma: Annotated[
-        float, AtLeast(0), "Of these, only those within so many standard deviations of their mean; 0: all."
+        float, AtLeast(0), "Of these, only those within this number of standard deviations of their mean; 0: all."
     ] = 0.0
     bin_width: Annotated[
         float, AtLeast(0), "Width of grey levels, from the range's lower limit on; 0: `bin_count` levels instead."

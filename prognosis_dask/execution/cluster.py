@@ -135,7 +135,7 @@ def map_on(client: Client, *, gpu: bool = False) -> Map:
             return client.gather(futures)  # type: ignore[no-any-return]
         except (CancelledError, KilledWorker) as error:
             raise ClusterError(
-                f"the cluster was lost ({error}). Start or mend it and run the same command again"
+                f"the cluster was lost ({error}). Start or repair it and run the same command again"
             ) from error
 
     return cluster_map

@@ -422,7 +422,7 @@ class ClusterHealth:
         found = self._identity()
         # a scheduler that was started again knows none of our tasks: their results can never arrive
         if found["id"] != self._scheduler:
-            raise ClusterError(f"the scheduler at {self._address} was started anew{_GO_ON}")
+            raise ClusterError(f"the scheduler at {self._address} was restarted{_GO_ON}")
         if found["n_workers"]:
             self._seen_workers = time.monotonic()
         elif time.monotonic() - self._seen_workers > self._workers_wait_s:

@@ -311,7 +311,7 @@ def read_features(path: Path | str) -> xr.Dataset:
         # without chunks, so without Dask: workers of a client need not read what is wanted whole and here
         dataset = _text_as_objects(xr.open_zarr(path, consolidated=True, chunks=None).load())
     except (FileNotFoundError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise StoreError(f"{path} cannot be read ({error}); run the job again to write it anew") from error
+        raise StoreError(f"{path} cannot be read ({error}); run the job again to rewrite it") from error
     if dataset.attrs.get("format") != FORMAT:
         raise StoreError(
             f"{path}: format is {dataset.attrs.get('format')!r}, expected {FORMAT!r}; run the job again to write it"
@@ -351,7 +351,7 @@ def _check_whole(path: Path) -> None:
     for name, array in zarr.open_group(path, mode="r").arrays():
         if array.nchunks_initialized != array.nchunks:
             raise StoreError(
-                f"{path}: {name} has {array.nchunks_initialized} of its {array.nchunks} chunks; copy it anew, or run "
+                f"{path}: {name} has {array.nchunks_initialized} of its {array.nchunks} chunks; copy it again, or run "
                 "the job again to write it"
             )
 

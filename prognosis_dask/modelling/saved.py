@@ -295,7 +295,7 @@ def _expect_whole(folder: Path, content: Mapping[str, Any]) -> None:
         seen = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise StatisticsError(f"{folder / MODEL}: format is {seen!r}, expected {_FORMAT!r}; fit the model again")
     if _sha256(folder / ARRAYS) != content["arrays_sha256"]:
-        raise StatisticsError(f"{folder / ARRAYS} is not the file that {MODEL} was written with; copy both anew")
+        raise StatisticsError(f"{folder / ARRAYS} is not the file that {MODEL} was written with; copy both again")
 
 
 def _sha256(path: Path) -> str:

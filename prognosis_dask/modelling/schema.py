@@ -71,7 +71,7 @@ TABLES = (
         *_CASE,
         _number("risk_score", "the fold's model's score; higher is worse", "survival"),
         _text("group", "`low` or `high`: the score beside the median of the training cases", "survival"),
-        _number("survival_*", "probability of survival to so many days", "survival"),
+        _number("survival_*", "probability of survival to that many days", "survival"),
         _number("probability_*", "probability of the class", "classes"),
     ),
     _table(
@@ -79,7 +79,7 @@ TABLES = (
         "a held-out prediction at every time of AUC(t) and the integrated Brier score; up to a million figures",
         *_FOLD,
         _CASE[0],
-        _number("survival_*", "probability of survival to so many days", "survival"),
+        _number("survival_*", "probability of survival to that many days", "survival"),
     ),
     _table(
         "measures",
@@ -119,7 +119,7 @@ TABLES = (
     ),
     _table(
         "bounded",
-        "a case so far out of its training cases that features were bounded",
+        "a case so far outside its training range that features were capped",
         _PROCEDURE,
         *_CASE,
         _number("share", "share of the folds in which any were"),

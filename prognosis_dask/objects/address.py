@@ -235,7 +235,7 @@ def _profile() -> dict[str, str]:
     keys = dict(held[named or "default"]) if held.has_section(named or "default") else {}
     if named and "aws_access_key_id" not in keys:
         raise JobError(
-            f"AWS_PROFILE is {named!r}, of which {path} has no keys; write them there, or set AWS_ACCESS_KEY_ID, "
+            f"AWS_PROFILE is {named!r}, but {path} has no keys for it; write them there, or set AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN (`aws configure export-credentials --format env`)"
         )
     names = {

@@ -337,7 +337,7 @@ def row_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
     """
     warnings = [*expect_agreement(frozen, table, where="the scan"), *out_of_range(frozen, table)]
     if training_overlap(frozen, table).in_training:
-        warnings.append("The model was fitted on this very scan: its prediction is no test of the model.")
+        warnings.append("The model was fitted on this very scan: its prediction does not test the model.")
     return warnings
 
 

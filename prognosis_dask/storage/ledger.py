@@ -125,7 +125,7 @@ class TaskResult:
         value = self.values.get(name)
         if not isinstance(value, int | float):
             raise StoreError(
-                f"the stage {self.stage} says {name} = {value!r} of a case, expected a number; run it anew"
+                f"the stage {self.stage} says {name} = {value!r} of a case, expected a number; run it again"
             )
         return value
 

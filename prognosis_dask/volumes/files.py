@@ -123,7 +123,7 @@ def _expect_mm(path: Path, fields: Mapping[str, str]) -> None:
         )
     for key, neutral in (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0)):
         if key in fields and _number(fields[key]) != neutral:
-            reason = f"{key} is {fields[key]}: some programs scale by that, some do not; write the file anew"
+            reason = f"{key} is {fields[key]}: some programs scale by that, some do not; rewrite the file"
             raise CaseError(Code.IMAGE_INVALID, reason, where=str(path))
 
 
@@ -188,7 +188,7 @@ def _check_pieces(path: Path, reader: sitk.ImageFileReader, header: TextHeader) 
     """
     wanted = reader.GetSize()[-1] if "ElementDataFile" in header.fields else len(header.files)
     if len(header.files) != wanted:
-        reason = f"its header names {count(len(header.files), 'file')} of voxels, expected {wanted}; write it anew"
+        reason = f"its header names {count(len(header.files), 'file')} of voxels, expected {wanted}; rewrite it"
         raise CaseError(Code.PIXELS_UNREADABLE, reason, where=str(path))
     described = _voxel_bytes(reader) * math.prod(reader.GetSize()) // wanted
     for piece in header.files if header.coding == "raw" else ():
@@ -212,7 +212,7 @@ def _expect_packed_size(path: Path, said: str, packed: int, *, own: bool) -> Non
     size = _number(said)
     if not (size >= packed or (own and size == 0)):
         reason = f"CompressedDataSize is {said}, and its compressed voxels take {packed:,} bytes: some programs would "
-        raise CaseError(Code.PIXELS_UNREADABLE, f"{reason}read a part; write the file anew", where=str(path))
+        raise CaseError(Code.PIXELS_UNREADABLE, f"{reason}read a part; rewrite the file", where=str(path))
 
 
 def _refuse_sheared(grid: Grid, path: Path) -> None:

@@ -267,7 +267,7 @@ def expect_no_more(path: Path, excess: int, limit: int) -> None:
         raise CaseError(
             Code.PIXELS_UNREADABLE,
             f"its voxels go on for {excess:,} bytes after those that the header describes: the size or the type there "
-            f"is wrong; write the file anew",
+            f"is wrong; rewrite the file",
             where=str(path),
         )
 

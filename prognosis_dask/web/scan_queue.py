@@ -238,7 +238,7 @@ class ScanQueue:
             if scan.model not in self.models or not upload.is_dir():
                 why = "its model is not served any more" if upload.is_dir() else "its files are gone"
                 self._scans.change(
-                    scan.id, state="failed", message=f"The server was started anew, and {why}; upload again."
+                    scan.id, state="failed", message=f"The server was restarted, and {why}; upload again."
                 )
                 continue
             self._scans.change(scan.id, state="waiting", restarts=scan.restarts + 1)

@@ -182,7 +182,7 @@ class Access:
         origin = request.headers.get("origin", "")
         foreign = origin != "" and urlsplit(origin).netloc != request.headers.get("host", "")
         if not session or foreign or not self._same(fields.get(FORM_FIELD, ""), self.form_value(session)):
-            raise RefusedError("The page was open for too long, or the form is not this page's: load it anew.", 403)
+            raise RefusedError("The page was open for too long, or the form is not this page's: reload it.", 403)
         return session
 
     def knows(self, token: str) -> bool:

@@ -321,7 +321,7 @@ def _members(archive: Path, folder: Path, budget: _Budget) -> Iterator[tuple[Pat
                     _copy(source, target, member.compress_size, budget)
                 yield path, sequence_of(Path(member.filename.replace("\\", "/")).name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise RefusedError("The archive is damaged, or not one that can be opened; make it anew.") from error
+        raise RefusedError("The archive is damaged, or of a kind that cannot be opened; create it again.") from error
 
 
 def _copy(source: IO[bytes], target: IO[bytes], packed: int, budget: _Budget) -> None:
@@ -384,7 +384,7 @@ def _check_nrrd(path: Path, limits: Limits) -> None:
     try:
         _check_voxels([int(size) for size in names.get(b"sizes", b"").split()], limits)
     except ValueError:
-        raise RefusedError("The NRRD file's header cannot be read; save it anew.") from None
+        raise RefusedError("The NRRD file's header cannot be read; save it again.") from None
 
 
 def _check_voxels(sizes: Sequence[int], limits: Limits) -> None:

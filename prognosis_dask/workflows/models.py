@@ -100,7 +100,7 @@ def fit(
     Raises
     ------
     PrognosisError
-        When the user has something to mend.
+        When the user has something to correct.
 
     Examples
     --------
@@ -158,7 +158,7 @@ def compare(
     Raises
     ------
     PrognosisError
-        When the user has something to mend.
+        When the user has something to correct.
 
     Examples
     --------
@@ -207,7 +207,7 @@ def validate(
     Raises
     ------
     PrognosisError
-        When the user has something to mend: a table whose features or parameters are not the model's, say.
+        When the user has something to correct: a table whose features or parameters are not the model's, say.
 
     Examples
     --------

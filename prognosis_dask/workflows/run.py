@@ -122,7 +122,7 @@ def run(
     Raises
     ------
     PrognosisError
-        When the user has something to mend. A case that cannot be used raises nothing: it is listed in the report.
+        When the user has something to correct. A case that cannot be used raises nothing: it is listed in the report.
 
     Examples
     --------

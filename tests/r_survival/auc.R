@@ -1,4 +1,4 @@
-# What pROC says of two scores of a made cohort with ties: Rscript tests/r_survival/auc.R
+# What pROC says of two scores of a synthetic cohort with ties: Rscript tests/r_survival/auc.R
 # Writes auc.csv, auc_values.csv beside this file (pROC 1.18).
 suppressMessages(library(pROC))
 set.seed(5)

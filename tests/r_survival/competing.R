@@ -1,4 +1,4 @@
-# What R's survival says of a made cohort with competing events: Rscript tests/r_survival/competing.R
+# What R's survival says of a synthetic cohort with competing events: Rscript tests/r_survival/competing.R
 # Writes competing.csv, competing_values.csv beside this file (survival 3.5, cmprsk 2.2).
 library(survival)
 library(cmprsk)

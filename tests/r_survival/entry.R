@@ -1,4 +1,4 @@
-# What R's survival says of a made cohort that enters late, with ties: Rscript tests/r_survival/entry.R
+# What R's survival says of a synthetic cohort that enters late, with ties: Rscript tests/r_survival/entry.R
 # Writes entry.csv, entry_values.csv beside this file (survival 3.5).
 library(survival)
 set.seed(3)

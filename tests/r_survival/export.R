@@ -1,4 +1,4 @@
-# What R's survival says of a made cohort with ties and patients with two cases: Rscript tests/r_survival/export.R
+# What R's survival says of a synthetic cohort with ties and patients with two cases: Rscript tests/r_survival/export.R
 # Writes cohort.csv, values.csv beside this file. Made with the version that values.csv names.
 library(survival)
 set.seed(7)

@@ -1,4 +1,4 @@
-# Longitudinal ComBat of a made cohort with up to four scans a patient, by lme4: Rscript tests/r_survival/longitudinal.R
+# Longitudinal ComBat of a synthetic cohort with up to four scans a patient, by lme4: Rscript tests/r_survival/longitudinal.R
 # Writes longitudinal.csv, longitudinal_values.csv beside this file (lme4 1.1). The formulas are those of Beer et al.,
 # NeuroImage 220, 117129 (2020), section 2.3, with the empirical Bayes estimates iterated until they stand still.
 suppressMessages(library(lme4))

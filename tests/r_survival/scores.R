@@ -1,4 +1,4 @@
-# What riskRegression and cmprsk say of a made cohort with ties between events and censoring: Rscript tests/r_survival/scores.R
+# What riskRegression and cmprsk say of a synthetic cohort with ties between events and censoring: Rscript tests/r_survival/scores.R
 # Writes scores.csv, scores_values.csv beside this file (riskRegression 2022.11, cmprsk 2.2, survival 3.5).
 suppressMessages({library(survival); library(riskRegression); library(cmprsk)})
 set.seed(23)

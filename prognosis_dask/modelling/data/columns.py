@@ -203,8 +203,8 @@ class SourceColumn:
                 unknown = ""
             raise StatisticsError(
                 f"{self.where}: column {self.name!r} holds {texts[wrong[0]]!r} in data row {self.row(wrong[0])}"
-                f"{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}, expected numbers: mend the table, or name "
-                f"the column's words as levels in the specification, or drop it there{unknown}"
+                f"{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}, expected numbers: correct the table, or "
+                f"name the column's words as levels in the specification, or drop it there{unknown}"
             )
 
     def _refuse_infinite(self, values: FloatArray) -> None:
@@ -212,7 +212,7 @@ class SourceColumn:
         if wrong:
             seen = "infinite" if np.isinf(values[wrong[0]]) else f"{values[wrong[0]]:g}, too large to compute with,"
             raise StatisticsError(
-                f"{self.where}: column {self.name!r} is {seen} in data row {self.row(wrong[0])}; mend or empty it"
+                f"{self.where}: column {self.name!r} is {seen} in data row {self.row(wrong[0])}; correct or empty it"
             )
 
 
@@ -450,9 +450,9 @@ def _far_from_others(column: SourceColumn, values: FloatArray, few: FloatArray) 
     first = column.row(int(np.flatnonzero(among)[0]))
     others = f"far from the others ({rest.min():g} to {rest.max():g})"
     if len(few) == 1:
-        return [f"{column.name} is {few[0]:g} in data row {first}, {others}: mend it, if it is a slip."]
+        return [f"{column.name} is {few[0]:g} in data row {first}, {others}: correct it if it is a mistake."]
     return [
-        f"{column.name} is {few[0]:g} to {few[-1]:g} in {len(few)} rows, {first} first, {others}: mend them, if they "
+        f"{column.name} is {few[0]:g} to {few[-1]:g} in {len(few)} rows, {first} first, {others}: correct them if they "
         "are in another unit."
     ]
 

@@ -98,7 +98,7 @@ def age_notes(column: SourceColumn) -> list[str]:
     """A note where somebody is older than anyone, and most are not: the column is in years.
 
     >>> age_notes(SourceColumn("Age at diagnosis", np.array([61.0, 650.0, 48.0]), "t.csv"))
-    ['Age at diagnosis is 650 in data row 2, older than anyone: mend it.']
+    ['Age at diagnosis is 650 in data row 2, older than anyone: correct it.']
     """
     named = re.match(r"age([\W_]|at|$)|alter$", column.name.casefold())
     if named is None or endpoints.unit_of(column.name) in ("days", "weeks", "months"):
@@ -114,7 +114,7 @@ def age_notes(column: SourceColumn) -> list[str]:
         ]
     if not wrong:
         return []
-    return [f"{column.name} is {values[wrong[0]]:g} in data row {column.row(wrong[0])}, older than anyone: mend it."]
+    return [f"{column.name} is {values[wrong[0]]:g} in data row {column.row(wrong[0])}, older than anyone: correct it."]
 
 
 def design_notes(column: SourceColumn) -> list[str]:
@@ -198,14 +198,14 @@ def excel_date_notes(encoding: Encoding) -> list[str]:
     """A note where levels are what Excel makes of 1-2 or 3/4.
 
     >>> excel_date_notes(Encoding("nodes", "clinical", levels=("0", "1-2", "03. Apr")))
-    ["nodes: '03. Apr' may be what Excel made of a range or a fraction: mend it in the table."]
+    ["nodes: '03. Apr' may be a range or a fraction that Excel converted: correct it in the table."]
     """
     dates = [word for word in (*encoding.levels, *encoding.grouped) if _EXCELS_DATE.fullmatch(word.strip())]
     words = {word.strip().casefold()[:3] for word in encoding.levels}
     if not dates or len(dates) == len(words) > 2:  # months of the year
         return []
     shown = ", ".join(map(repr, dates[:4]))
-    return [f"{encoding.column}: {shown} may be what Excel made of a range or a fraction: mend it in the table."]
+    return [f"{encoding.column}: {shown} may be a range or a fraction that Excel converted: correct it in the table."]
 
 
 def slip_of_pen_notes(encoding: Encoding) -> list[str]:
@@ -249,8 +249,8 @@ def no_stage_notes(encoding: Encoding) -> list[str]:
     shown = ", ".join(map(repr, strange[:4]))
     name = json.dumps(encoding.column, ensure_ascii=False)
     return [
-        f"{encoding.column} holds {shown}, which is no stage: its levels are features without an order. Mend slips; "
-        f"if that means not known: {endpoints.as_option(f'column.{name}.missing', strange)}"
+        f"{encoding.column} holds {shown}, which is no stage: its levels are features without an order. Correct "
+        f"mistakes; if that means not known: {endpoints.as_option(f'column.{name}.missing', strange)}"
     ]
 
 
@@ -277,7 +277,7 @@ def mixed_unit_notes(column: SourceColumn) -> list[str]:
         return []
     return [
         f"{column.name}: {np.exp(spread[n // 20]):.4g} to {np.exp(spread[-n // 20]):.4g} in nine of ten rows; by its "
-        f"distribution {share:.0%} may be in another unit than the others, months among days: look at it."
+        f"distribution {share:.0%} may be in another unit than the others, months among days: check it."
     ]
 
 
@@ -346,8 +346,8 @@ def _same_rows(patients: Sequence[str], outcome: FloatArray, X: FloatArray) -> l
     first, second = (patients[row] for row in groups[0][:2])
     return [
         f"{count(sum(map(len, groups)) - len(groups), 'row')} repeat another patient's in outcome and all features, "
-        f"{second!r} that of {first!r} first: if these are the same patients, leave one row of each, for else the same "
-        "patient is learnt from and tested on."
+        f"{second!r} that of {first!r} first: if these are the same patients, keep one row of each; otherwise the same "
+        "patient is used for training and testing."
     ]
 
 
@@ -361,8 +361,8 @@ def _same_ends(patients: Sequence[str], outcome: FloatArray) -> list[str]:
     first, second = (patients[row] for row in same[0][:2])
     return [
         f"{first!r} and {second!r} have the same follow-up, and so have {len(same) - 1} more such groups of IDs: if "
-        "the last part of the ID is a sample's or a lesion's, give the table a column of patients, for else one "
-        "patient is learnt from and tested on."
+        "the last part of the ID is a sample's or a lesion's, give the table a column of patients; otherwise one "
+        "patient is used for training and testing."
     ]
 
 
@@ -375,8 +375,8 @@ def _different_ends(patients: Sequence[str], outcome: FloatArray) -> list[str]:
     if not differing:
         return []
     return [
-        f"The cases of {count(len(differing), 'patient')}, {differing[0]!r} first, differ in time or event: right of "
-        "an outcome that each lesion has, wrong of survival."
+        f"The cases of {count(len(differing), 'patient')}, {differing[0]!r} first, differ in time or event: correct "
+        "for an outcome of each lesion, wrong for survival."
     ]
 
 

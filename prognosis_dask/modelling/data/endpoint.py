@@ -52,7 +52,7 @@ class Survival:
             first = self.time_days[bad[0]]
             raise StatisticsError(
                 f"{len(bad)} of {len(self.time_days)} times are not positive numbers (row {bad[0]}: {first:g}): "
-                "mend them or leave those cases out"
+                "correct them or leave those cases out"
             )
         if self.entry_days is None:
             return
@@ -60,7 +60,7 @@ class Survival:
         if len(bad):
             raise StatisticsError(
                 f"{len(bad)} of {len(self.time_days)} entries are not from 0 on and before the time (row {bad[0]}: "
-                f"{self.entry_days[bad[0]]:g}, time {self.time_days[bad[0]]:g}): mend them or leave those cases out"
+                f"{self.entry_days[bad[0]]:g}, time {self.time_days[bad[0]]:g}): correct them or leave those cases out"
             )
 
     def __len__(self) -> int:

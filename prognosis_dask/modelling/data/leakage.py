@@ -145,7 +145,7 @@ def immortal_notes(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpo
 
 
 def site_notes(site: Sequence[str], endpoint: Endpoint) -> list[str]:
-    """A note where the site tells the outcome: what is harmonised by it then carries the outcome, or has lost it."""
+    """A note where the site reveals the outcome: what is harmonised by it then carries the outcome, or has lost it."""
     if len(site) < _FEWEST_CASES or len(set(site)) < 2:
         return []
     label = endpoint.event.astype(np.int64) if isinstance(endpoint, Survival) else endpoint.label
@@ -154,8 +154,8 @@ def site_notes(site: Sequence[str], endpoint: Endpoint) -> list[str]:
     if np.bincount(label).min() < _FEWEST_OF_CLASS or not _telling(codes, label):
         return []
     return [
-        f"The site tells {what}: harmonised features then carry the outcome, or have lost it, and no figure of them "
-        "holds for cases of one site."
+        f"The site reveals {what}: harmonised features then carry the outcome, or have lost it, and their figures do "
+        "not apply to cases of one site."
     ]
 
 

@@ -151,8 +151,8 @@ def _entering(name: str, unit: str, entry: FloatArray, time: FloatArray, event: 
     return [
         f"{count(int(late.sum()), 'row')} of {len(entry)} enter late by {name} (in {unit}), at the median after "
         f"{np.median(entry[late]):.4g} days: a case is at risk from its entry on, and survival is from day 0 on. C is "
-        "over the pairs of which both were at risk. AUC at a time, Uno's C, Brier scores, observed over expected "
-        f"events and net benefit do not hold then and are not given.{few}"
+        "over the pairs in which both were at risk. AUC at a time, Uno's C, Brier scores, observed over expected "
+        f"events and net benefit do not apply then and are not given.{few}"
     ]
 
 
@@ -292,9 +292,9 @@ def _competing(name: str, cause: FloatArray) -> list[str]:
         return []
     return [
         f"{count(competing, 'row')} of {name} have a competing event. Models are of the subdistribution hazard (Fine "
-        "and Gray): who had a competing event stays at risk, weighted by how others were censored; trees, accelerated "
-        "failure time and support vector machines draw a time of censoring once instead. Predicted survival is freedom "
-        "from the event while others compete, and so are all figures and the curves of risk groups. "
+        "and Gray): a case with a competing event stays at risk, weighted by the censoring of others; trees, "
+        "accelerated failure time and support vector machines draw a censoring time once instead. Predicted survival "
+        "is freedom from the event while others compete, and so are all figures and the curves of risk groups. "
         "competing.csv has the cause-specific models beside it."
     ]
 

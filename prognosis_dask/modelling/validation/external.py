@@ -158,7 +158,7 @@ def _competing_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
         return []
     whose, others = ("the model's training cases", "these cases") if fitted else ("these cases", "its training cases")
     return [
-        f"Events compete among {whose}, and not among {others}: the model's survival is "
+        f"There are competing events among {whose}, and none among {others}: the model's survival is "
         f"{'freedom from the event while others compete' if fitted else 'that without competing events'}, and these "
         "cases do not measure that. event_codes in [endpoint] says which code is a competing event."
     ]
@@ -215,8 +215,8 @@ def range_warnings(frozen: Frozen, table: FeatureTable) -> list[str]:
     if len(cases):
         named = ", ".join(table.case_ids[i] for i in cases[:5])
         warnings.append(
-            f"{count(len(cases), 'case')} so far out of the training cases that features were bounded at "
-            f"{fitted.procedure.bound_margin:g} SD beyond their range: {named}"
+            f"{count(len(cases), 'case')} lay far outside the training range; their features were capped "
+            f"{fitted.procedure.bound_margin:g} SD beyond it: {named}"
             f"{', ...' if len(cases) > 5 else ''}."
         )
     empty = np.isnan(X).mean(axis=0)

@@ -182,13 +182,13 @@ def follow_up(models: ModelFolder) -> Table | None:
     median = models.summary.get("median_follow_up_days")
     told = f"Median follow-up {median:.0f} days" if median is not None else "Median follow-up is not reached"
     competes = "competing" in table.columns
-    estimate = "one less the event’s cumulative incidence" if competes else "Kaplan-Meier’s survival"
+    estimate = "one minus the event’s cumulative incidence" if competes else "Kaplan-Meier’s survival"
     rows = [
         (span(r.horizon_days), f"{r.events:.0f}", *([f"{r.competing:.0f}"] if competes else []), f"{r.censored:.0f}",
          f"{r.beyond:.0f}", with_interval(100 * r.survival, 100 * r.lower, 100 * r.upper, 0))
         for r in records(table)
     ]  # fmt: skip
-    late = " Cases enter late: followed beyond are those that had entered by then."
+    late = " Cases enter late: “followed beyond” counts those that had entered by then."
     return Table(
         f"{told} (reverse Kaplan-Meier estimate); cases by horizon; {estimate}, 95 % interval."
         f"{late if 'n_entered_late' in models.summary else ''}",

@@ -229,7 +229,7 @@ def _warnings(run: RunFolder) -> list[Block]:
     groups = problem_groups(run, "warning")
     if not groups:
         return []
-    caption = "Every warning, by its code. These cases are used: their values stand in the dataset and in the models."
+    caption = "Every warning, by its code. These cases are used: their values are in the dataset and in the models."
     return [Heading("What is used with a warning"), _by_code(run, groups, caption)]
 
 

@@ -108,7 +108,7 @@ def _described(run: RunFolder, found: pd.DataFrame) -> str:
     before = f" {count(stripped, 'case')} came without skull." if stripped else ""
     return (
         f"{count(len(found), 'case')} prepared.{held}{before} Tumours: {tumours}. brain/ holds every case’s images, "
-        "masks and pictures; look at quality.png before you believe a figure."
+        "masks and pictures; check quality.png before you rely on a figure."
     )
 
 
@@ -124,15 +124,15 @@ def _figures(found: pd.DataFrame) -> Table:
     moved = [name for name in found if str(name).startswith("moved_mm_")]
     rows += [
         (
-            f"way of {str(name).removeprefix('moved_mm_')} to its place (mm)",
+            f"shift of {str(name).removeprefix('moved_mm_')} by registration (mm)",
             *_median_and_range(found[name]),
             f"up to {MOST_MOVED_MM:g}",
         )
         for name in moved
     ]
     return Table(
-        "Quality of the preparation over the cases that came through it. What lies outside of what is accepted ends "
-        "its case with a problem code.",
+        "Quality of the preparation of the cases that passed it. A value outside the accepted range ends the case with "
+        "a problem code.",
         ("Figure", "Median", "Least", "Greatest", "Accepted"),
         "lnnnl",
         [Rows("", rows)],

@@ -1,4 +1,4 @@
-"""Validation: how well the procedures predict cases that they have not seen, calibration and net benefit among it."""
+"""Validation: how well the procedures predict held-out cases, calibration and net benefit included."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def _not_external(met: int, summary: Mapping[str, Any]) -> str:
     by = summary.get("met_by", "")
     return (
         f"The model was fitted on {met} of these {count(int(summary['n_cases']), 'case')}"
-        f"{f', which are known by {by}' if by else ''}: it knows their very features. On them its figures are "
-        "in-sample, and this is no external validation."
+        f"{f', recognised by {by}' if by else ''}. On them its figures are in-sample, so this is not an external "
+        "validation."
     )
 
 
@@ -208,7 +208,7 @@ _CORRECTED = ("optimism_corrected", "point632_plus")
 
 
 def resampled(models: ModelFolder) -> list[Table]:
-    """What the bootstrap and permuted endpoints say, where they were asked for."""
+    """The bootstrap and permuted endpoints, where they were requested."""
     found = []
     bootstrap = models.table("bootstrap")
     measure = describe(models.headline).title
@@ -219,12 +219,12 @@ def resampled(models: ModelFolder) -> list[Table]:
         ]
         head = ("Procedure", "In-sample (optimistic)", "Out of bag", "Optimism-corrected (95 % CI)", ".632+ (95 % CI)")
         caption = (
-            f"Bootstrap of the whole procedure{_draws(models, 'sample')}, {measure}: in-sample, of the cases that were "
-            "not drawn, in-sample less the optimism of models of drawn cases (Harrell 1996), and the .632+ mean (Efron "
-            "and Tibshirani 1997)."
+            f"Bootstrap of the whole procedure{_draws(models, 'sample')}, {measure}: in-sample; on cases not drawn; "
+            "in-sample less the optimism of the bootstrap models (Harrell 1996); and the .632+ mean (Efron and "
+            "Tibshirani 1997)."
         )
         if redrawn := int(bootstrap["redrawn"].sum()):
-            caption += f" {count(redrawn, 'sample')} that no model could be learnt from (no event drawn) drawn again."
+            caption += f" {count(redrawn, 'sample')} without an event or a class were drawn again."
         found.append(Table(caption, head, "lvvvv", [Rows("", rows)]))
     permutation = models.table("permutation")
     if permutation is not None:
@@ -235,8 +235,8 @@ def resampled(models: ModelFolder) -> list[Table]:
         ]
         head = ("Procedure", "Held-out", "Permuted, median", "Permuted, greatest", "p")
         caption = (
-            f"{measure} of held-out cases, and what the same procedure finds when the endpoints are permuted"
-            f"{_draws(models, 'permutation')}; p is the share at least as good, the observed one counted in."
+            f"{measure} of held-out cases, and of the same procedure with permuted endpoints"
+            f"{_draws(models, 'permutation')}; p is the share at least as good, the observed one included."
         )
         found.append(Table(caption, head, "lnnnn", [Rows("", rows)]))
     return found
@@ -287,7 +287,7 @@ def _panels(models: ModelFolder, part: pd.DataFrame) -> list[tuple[str, pd.DataF
 
 
 def of_held_out(models: ModelFolder) -> str:
-    """Between what nine in ten held-out cases of the final procedure are predicted; empty where it is not known."""
+    """The range of predictions of nine in ten held-out cases of the final procedure; empty where it is not known."""
     own = models.primary_rows("predictions")
     if own is None:
         return ""
@@ -371,9 +371,9 @@ def net_benefit(models: ModelFolder) -> Picture | None:
         table,
         f"Decision curves of {listed(shown)} with treat all and treat none over threshold probabilities.",
         "Decision curves (net benefit, Vickers and Elkin 2006; for censored outcomes Vickers et al. 2008): true "
-        "positives less false positives weighted by the odds of the threshold, per case. A procedure is of use at a "
-        "threshold where its curve lies above both “treat all” and “treat none”. Drawn where thresholds lie among the "
-        f"predictions; band: 95 % interval of “{shown[0]}”. {HELD_OUT}{note}",
+        "positives less false positives weighted by the odds of the threshold, per case. A procedure is useful at a "
+        "threshold where its curve lies above both “treat all” and “treat none”. Thresholds are drawn within the "
+        f"range of predictions; band: 95 % interval of “{shown[0]}”. {HELD_OUT}{note}",
     )
 
 

@@ -96,7 +96,7 @@
         }
         const running = now.steps.filter((step) => step.state === "running").map((step) => step.label);
         say(place, now.place ? `Waiting: place ${now.place} in the queue.` : `At work: ${running.join(", ") || "starting"}.`);
-      } catch { say(place, "The server does not answer; it may be starting anew. This page keeps looking."); }
+      } catch { say(place, "The server does not answer; it may be restarting. This page keeps trying."); }
       setTimeout(look, 500);
     };
     look();
