@@ -233,7 +233,7 @@ def test_a_head_is_prepared_on_the_sequence_that_the_model_learnt_from():
     case, notes = on_reference(replace(both, sequences={}), "T2")
     assert (case.sequences, "it was taken as T2" in notes[0]) == ({"T2": "/T1"}, True)
     assert "is not known" in on_reference(both, "")[1][0]
-    with pytest.raises(JobError, match="made on FLAIR, and the scan's sequences are T1, T2; give one of FLAIR"):
+    with pytest.raises(JobError, match="fitted on FLAIR, but the scan's sequences are T1, T2; give a FLAIR image"):
         on_reference(both, "FLAIR")
 
 
