@@ -143,6 +143,17 @@ def test_registries_own_headings_of_patients_are_known(heading: str, tmp_path: P
     assert f"{heading} was taken as the patients' ID" in " ".join(found.notes)
 
 
+def test_of_two_columns_that_name_the_same_patients_either_will_do_and_others_are_refused(tmp_path: Path) -> None:
+    ids = [f"S-{number}" for number in range(120)]
+    path = hospital(tmp_path, study_id=ids)
+    found = read(path)
+    assert found.table.patient_ids[1] == "70013"
+    assert not any("study_id" in name for name in found.table.features)
+    hospital(tmp_path, study_id=[*ids[1:], ids[1]])
+    with pytest.raises(StatisticsError, match="no column of patients' IDs"):
+        read(path)
+
+
 def test_a_stray_word_is_missing_only_where_it_is_named_and_the_line_to_paste_works(tmp_path: Path) -> None:
     cells = [str(i) for i in range(120)]
     cells[7] = "haemolysed"

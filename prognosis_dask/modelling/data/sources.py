@@ -132,7 +132,7 @@ def read_file(path: Path, rule: TableFile, *, alone: bool = False, cells: Cells 
     often = Counter(own)
     header = [name if often[short] > 1 else short for name, short in zip(cells.header, own, strict=True)]
     named_rows = is_unnamed(header[0]) and _are_names(cells.columns[0])
-    id_column, said = _id_column(path, header, rule, alone=alone, named_rows=named_rows)
+    id_column, said = _id_column(path, header, cells.columns, rule, alone=alone, named_rows=named_rows)
     at = header.index(id_column) if id_column else -1
     ids = cells.columns[at] if id_column else [f"{ROW}{number}" for number in range(1, cells.n_rows + 1)]
     kept = [i for i, text in enumerate(ids) if not means_missing(text)]
@@ -238,18 +238,26 @@ def _cells(path: Path, rule: TableFile) -> Cells:
 
 
 def _id_column(
-    path: Path, header: Sequence[str], rule: TableFile, *, alone: bool, named_rows: bool
+    path: Path,
+    header: Sequence[str],
+    columns: Sequence[Sequence[str]],
+    rule: TableFile,
+    *,
+    alone: bool,
+    named_rows: bool,
 ) -> tuple[str, list[str]]:
     """The column of patients' IDs, "" where each row is a patient of its own; and what is to be said of it.
 
-    ``named_rows``: the first column has no heading and names the rows, as pandas' index and R's row names do.
+    ``named_rows``: the first column has no heading and names the rows, as pandas' index and R's row names do. Of a
+    table that is ``alone``, any of several columns will do that name the same rows as one patient.
     """
     found = find_column(header, (rule.id,) if rule.id else _ID_SPELLINGS)
     if found is not None:
         return found, []
     set_it = f'--set \'table=[{{path="{path.name}", id="COLUMN"}}]\''
     alike = [] if rule.id else [name for name in header if may_identify(name)]
-    if len(alike) == 1:
+    patients = {_numbered([text.strip() for text in columns[header.index(name)]]) for name in alike}
+    if len(alike) == 1 or (alone and len(patients) == 1):
         return alike[0], [f"{alike[0]} was taken as the patients' ID; {set_it} names another column."]
     if named_rows and not rule.id and not alike:
         return header[0], [
@@ -262,6 +270,12 @@ def _id_column(
         f"{path}: no column of patients' IDs ({expected}); it has {_some(header)}. Name it as id in the "
         f"specification's [[table]], or with {set_it}"
     )
+
+
+def _numbered(texts: Sequence[str]) -> tuple[int, ...]:
+    """Each row's text by the number of the row that has it first: equal for columns that tell the same rows apart."""
+    first: dict[str, int] = {}
+    return tuple(first.setdefault(text, row) for row, text in enumerate(texts))
 
 
 def _are_names(texts: Sequence[str]) -> bool:
