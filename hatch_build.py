@@ -38,17 +38,22 @@ class KernelsHook(BuildHookInterface[Any]):
 
 
 def compiled(sources: list[Path], library: Path) -> bool:
-    """Compile ``sources`` together; whether that went well. A library of before does not stay."""
-    library.unlink(missing_ok=True)
+    """Compile ``sources`` together; whether that went well. An older library is replaced whole, or does not stay."""
+    fresh = library.with_suffix(".new")
     compiler = next(filter(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")), None)
     if compiler is None or sys.platform == "win32":
+        library.unlink(missing_ok=True)
         return False
-    command = [compiler, *FLAGS, "-o", str(library), *map(str, sources), "-lm"]
+    command = [compiler, *FLAGS, "-o", str(fresh), *map(str, sources), "-lm"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
+        library.unlink(missing_ok=True)
         return False
     if done.returncode:
         print(f"radiomics goes without compiled loops: {' '.join(done.stderr.split())[:500]}", file=sys.stderr)
+        fresh.unlink(missing_ok=True)
         library.unlink(missing_ok=True)
+    else:
+        fresh.replace(library)
     return done.returncode == 0

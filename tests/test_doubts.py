@@ -180,7 +180,7 @@ def test_cases_of_a_patient_with_different_follow_up_are_told(tmp_path: Path) ->
     [
         (["male", "female", "mael"], "'mael' and 'male'"),
         (["m", "f", "м"], "'m' and 'м'"),  # the last one in Cyrillic
-        (["adenocarcinoma", "squamous", "adenocarinoma"], "'adenocarcinoma' and 'adenocarinoma'"),
+        ([*["adenocarcinoma", "squamous"] * 11, "adenocarinoma"], "'adenocarcinoma' and 'adenocarinoma'"),
     ],
 )
 def test_levels_that_differ_by_a_slip_or_by_the_script_of_a_letter_are_told(
@@ -191,7 +191,17 @@ def test_levels_that_differ_by_a_slip_or_by_the_script_of_a_letter_are_told(
 
 @pytest.mark.parametrize(
     "cells",
-    [["stage II", "stage III"], ["type A", "type B"], ["G12C", "G12D"], ["C34.1", "C34.2"], ["left", "left upper"]],
+    [
+        *(
+            ["stage II", "stage III"],
+            ["type A", "type B"],
+            ["G12C", "G12D"],
+            ["C34.1", "C34.2"],
+            ["left", "left upper"],
+        ),
+        *(["typical", "atypical"], ["ventral", "central"], ["Site 10001", "Site 10002"]),
+        [*["symptomatic"] * 22, "asymptomatic"],
+    ],
 )
 def test_levels_that_are_meant_to_be_apart_are_not_told(cells: list[str], tmp_path: Path) -> None:
     assert "levels apart" not in said(read(tmp_path, {"word": cells}))

@@ -42,7 +42,7 @@ def test_what_lies_beyond_and_what_is_missing_is_named():
     one = table.rows(np.array([0]))
     assert out_of_range(model, one) == []
     assert row_warnings(model, one) == [
-        "The model was fitted on this very scan: its prediction is no test of the model."
+        "The model was fitted on this very scan: its prediction does not test the model."
     ]
     assert row_warnings(model, replace(one, X=one.X * 0.99)) == []
     far, bounded, missing = out_of_range(model, replace(one, X=np.array([[99.0, np.nan]])))

@@ -156,6 +156,24 @@ def test_endpoints_that_two_tables_have_and_that_differ_are_told(tmp_path: Path)
     assert found.table.time_days.tolist() == [100, 200, 300]
 
 
+def test_an_endpoint_that_is_not_used_may_be_as_it_likes(tmp_path: Path) -> None:
+    first = write(tmp_path, "id,f1,time,event\n1,1,10,1\n2,2,20,0\n3,3,30,1\n")
+    coded = write(tmp_path, "id,f2,time,status\n1,1,100,1\n2,2,200,2\n3,3,300,2\n", "b.csv")
+    days = write(tmp_path, "id,f3,OS_days,event\n1,1,304.4,1\n2,2,608.8,0\n3,3,913.1,1\n", "c.csv")
+    spec = ModelSpec(endpoint=EndpointRule(time_unit="months"))
+    for other in (coded, days):
+        found = read(first, other, spec=spec)
+        np.testing.assert_allclose(found.table.time_days, np.array([10, 20, 30]) * 365.25 / 12)
+        assert not any("another endpoint" in note for note in found.notes)
+
+
+def test_classes_that_two_tables_tell_apart_otherwise_are_told(tmp_path: Path) -> None:
+    first = write(tmp_path, "id,f1,grade\n1,1,low\n2,2,high\n3,3,low\n")
+    other = write(tmp_path, "id,f2,grade\n1,1,high\n2,2,high\n3,3,high\n", "b.csv")
+    found = read(first, other, spec=ModelSpec(endpoint=EndpointRule(label="grade")))
+    assert any("2 rows of b.csv with another endpoint than table.csv" in note for note in found.notes)
+
+
 def test_classes_take_their_order_from_the_specification(tmp_path: Path) -> None:
     path = write(tmp_path, "id,f1,f2,grade\n1,1,2,3\n2,2,1,2\n3,3,3,2.0\n4,4,0,4\n5,5,1,\n")
     found = read(path, spec=ModelSpec(endpoint=EndpointRule(label="grade", classes=("2", "3"))))

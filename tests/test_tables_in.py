@@ -166,6 +166,14 @@ def test_codes_of_the_event_that_may_mean_either_are_asked_for(heading: str, cel
     assert event_codes(heading, cells, given=given) == given
 
 
+@pytest.mark.parametrize(
+    "heading",
+    ["metastasis_free_survival_event", "Relapse.Free.Survival.Event", "event.tumorfree", "Uncontrolled disease"],
+)
+def test_a_heading_that_names_the_event_itself_needs_no_codes(heading: str) -> None:
+    assert event_codes(heading, ["1", "0"]) == {"1": 1, "0": 0}
+
+
 @pytest.mark.parametrize(("heading", "cells"), [("alive", ["1", "0"]), ("cens", ["1"]), ("censored", ["yes", "no"])])
 def test_both_meanings_of_a_code_that_may_mean_either_are_written_out(heading: str, cells: list[str]) -> None:
     with pytest.raises(ValueError, match="set event_codes") as caught:
@@ -451,9 +459,23 @@ def test_numbers_apart_by_more_than_a_number_holds_are_told_without_a_warning_of
     assert apart_notes(SourceColumn("x", values, "t.csv"))
 
 
-@pytest.mark.parametrize("cells", [[-2, -1, 0, 1, 2] * 5, [*range(100)], [0, 1, 2, 3, 7], [*range(60, 99), 99, 99, 99]])
+@pytest.mark.parametrize(
+    "cells",
+    [
+        *([-2, -1, 0, 1, 2] * 5, [*range(100)], [0, 1, 2, 3, 7], [*range(60, 99), 99, 99, 99]),
+        *([6, 7, 8, 9] * 5, [7, 8, 9] * 9, [90, 94, 95, 99] * 5),  # Gleason's score, Apgar's, saturations
+        [-2, -1, 0, 1] * 5,  # copy numbers
+    ],
+)
 def test_changes_percentages_and_single_numbers_are_no_codes_for_not_known(cells: list[int]) -> None:
     assert not far_code_notes(SourceColumn("x", np.array(cells, dtype=float), "t.csv"))
+
+
+def test_columns_with_the_same_codes_are_told_in_one_note() -> None:
+    cells = np.array([*range(30), 99.0, 99.0])
+    (note,) = far_code_notes(*(SourceColumn(name, cells, "t.csv") for name in "abc"))
+    assert note.startswith("a is 99 in 2 rows")
+    assert note.endswith("So it is in 2 more columns.")
 
 
 def test_what_is_named_as_missing_in_time_or_event_is_it(tmp_path: Path) -> None:

@@ -211,6 +211,9 @@ def test_what_needs_a_gpu_runs_on_workers_that_have_one_and_large_items_are_sent
         assert set(map_on(client)(name_of_worker, range(8))) == {"card", "plain"}
         monkeypatch.setattr("prognosis_dask.execution.cluster.LOG_EVERY", 0.0)
         list(map_on(client)(name_of_worker, range(8)))
+        assert "\n3 of 8 tasks done\n" in capfd.readouterr().err, "a few seconds tell no rate"
+        monkeypatch.setattr("prognosis_dask.execution.progress.SHORTEST", 0.0)
+        list(map_on(client)(name_of_worker, range(8)))
         assert re.search(r"^3 of 8 tasks done, about \d+ s left$", capfd.readouterr().err, re.MULTILINE)
         large = [np.full(2_000_000, 0.5)]  # 16 MB, of which Dask warns: here a warning is an error
         assert list(map_on(client)(len, large)) == list(map_on(client)(partial(len), large)) == [2_000_000]

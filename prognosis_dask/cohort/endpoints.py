@@ -30,8 +30,9 @@ EVENT_CODES: Mapping[str, int] = {
 _BARE = frozenset(["1", "0", "yes", "no", "y", "n", "true", "false", "ja", "nein", "oui", "non"])
 #: Headings under which 1 and yes may mean that the event was not observed.
 _TURNED = re.compile(
-    r".*(censor|alive|living|survived|survivor|free|remission|response|control|lost|zensier|censur|lebt|lebend|vivant|survécu|"
-    r"(ereignis|rezidiv|krankheits|progressions)frei).*|live|ned|no(event|death|deaths|relapse|recurrence|progression)|"
+    r".*(censor|alive|living|survived|survivor|zensier|censur|lebt|lebend|vivant|survécu|"
+    r"(ereignis|rezidiv|krankheits|progressions)frei).*|"
+    r"(?!.*events?$|event(?!free)|.*uncontrol).*(free|remission|response|control|lost).*|live|ned|no(event|death|deaths|relapse|recurrence|progression)|"
     r"cens|(overall|gesamt)?(vital|survival|(ü|ue)berlebens?)(status)?((at)?(last)?(followup|fu|contact))?|"
     r"(statut)?vitale?|survie(globale)?"
 )

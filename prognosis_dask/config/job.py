@@ -269,8 +269,8 @@ class ModelSection:
     enabled: Annotated[bool, "Whether a model is fitted; else a run ends with its features."] = True
     features: Annotated[
         str,
-        "Image features that the model may use: a family, such as deep, deep_2, radiomics, ibsi; both: deep and "
-        "radiomics.",
+        "Image features that the model may use, a family of docs/features.md: deep, deep_2, radiomics or ibsi; both: "
+        "deep and radiomics.",
     ] = "deep"
     selector: Annotated[str, "Selection of features, a name of docs/procedures.md; empty: none."] = "svm-rfe"
     learner: Annotated[

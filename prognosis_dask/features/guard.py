@@ -1,7 +1,7 @@
-"""The work on one case, timed, and with every fault of it as part of its result; what the next need, read meanwhile.
+"""The work on one case, timed, with every fault as part of its result; and reading ahead for the next cases.
 
 What was read ahead, in a thread of the process, is for the next task or for nobody: a case that went elsewhere, and
-comes again, is read anew.
+comes again, is read again.
 """
 
 from __future__ import annotations

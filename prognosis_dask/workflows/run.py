@@ -44,7 +44,7 @@ from prognosis_dask.features.dataset import (
 )
 from prognosis_dask.features.deep import settle_memory_formats
 from prognosis_dask.features.registry import MAPS, ROI, came_through, stages, stages_of
-from prognosis_dask.features.stage import all_needs
+from prognosis_dask.features.stage import Stage, all_needs
 from prognosis_dask.modelling.fit import fit_dataset
 from prognosis_dask.modelling.spec import BOTH, job_spec
 from prognosis_dask.objects.address import join
@@ -221,24 +221,28 @@ def check_inputs(job: Job, *, model: bool = True) -> None:
     job_params(job.radiomics.params)
     for stage in stages_of(job):
         stage.load().check(job)
+    _check_model(job, model=model)
+
+
+def _check_model(job: Job, *, model: bool) -> None:
+    of_family = {stage.family.name: stage for stage in stages() if stage.family and not stage.family.handful}
+    if job.model.features not in (*of_family, "both"):
+        known = ", ".join(map(repr, (*of_family, "both")))
+        raise JobError(f"model.features is {job.model.features!r}, expected one of {known}")
     if job.grade.enabled and job.model.enabled:
         check_grade(job)
     elif model:
-        _check_features(job)
+        _check_features(job, of_family)
 
 
-def _check_features(job: Job) -> None:
+def _check_features(job: Job, of_family: Mapping[str, Stage]) -> None:
     """A model needs the features that it names, and a selector and a learner that there are."""
     try:
         job_spec(job.model, has_volume=True)
     except StatisticsError as error:
         raise JobError(f"model.{error}") from error
     named = job.model.features
-    of_family = {stage.family.name: stage for stage in stages() if stage.family and not stage.family.handful}
     for family in BOTH if named == "both" else (named,):
-        if family not in of_family:
-            known = ", ".join(map(repr, (*of_family, "both")))
-            raise JobError(f"model.features is {named!r}, expected one of {known}")
         if not of_family[family].is_on(job):
             switch = of_family[family].switch
             others = [f" or model.features = {name!r}" for name, stage in of_family.items() if stage.is_on(job)]

@@ -34,6 +34,8 @@ _FAR_CODES = frozenset([9.0, 99.0, 999.0, 9999.0, 99999.0, 88.0, 888.0, 8888.0, 
 #: Others, which stand for "refused" or "not applicable", mostly beside one of those; in so many rows at least.
 _OTHER_CODES = frozenset([*(c - k for c in (9, 99, 999, 9999) for k in (1, 2)), 77, 777, 888, 7777, *range(-9, 0)])
 _OFTEN, _MOST_CODES = 3, 3
+#: A scale that goes below zero, of so few whole numbers one after the other, has no codes.
+_MOST_LEVELS_OF_SCALE = 6
 #: A zero below all other numbers by this share of their range stands for something else.
 _FAR = 0.3
 #: Of so many numbers or more, one that is so many times the next largest may be a slip.
@@ -42,19 +44,6 @@ _FEWEST_NUMBERS, _SLIP = 20, 10
 _FEWEST, _APART = 6, 3
 #: More numbers than this share that are so much larger are no other unit, but what the column holds.
 _MOST_OTHERS = 0.25
-#: Words that say the same, one group after the other.
-_SAME = (
-    ("yes", "y", "ja", "j", "oui", "true", "1"),
-    ("no", "n", "nein", "non", "false", "0"),
-    ("male", "m", "man", "männlich", "homme", "h"),
-    ("female", "f", "woman", "w", "weiblich", "femme"),
-    ("positive", "pos", "pos.", "positiv", "+"),
-    ("negative", "neg", "neg.", "negativ", "-"),
-    ("low", "low grade", "lg", "low-grade"),
-    ("high", "high grade", "hg", "high-grade"),
-    ("left", "l", "li", "links"),
-    ("right", "r", "re", "rechts"),
-)
 #: A feature that is the outcome in other words would be the best of all.
 _OUTCOME = re.compile(
     r".*(surviv|death|dead|deceas|recurr|relapse|progressi|followup|vitalstatus|duration|censor|überleb|ueberleb|verstorben|"
@@ -347,28 +336,39 @@ def level_key(text: str) -> str:
     return " ".join(plain.split()).casefold()
 
 
-def far_code_notes(column: SourceColumn) -> list[str]:
+def far_code_notes(*columns: SourceColumn) -> list[str]:
     """A note where a column's greatest or least numbers are far from the others, and stand for "not known".
+
+    Of columns with the same codes the first is described, and the others are counted.
 
     >>> far_code_notes(SourceColumn("stage", np.array([1.0, 2.0, 9.0, 3.0, 9.0]), "t.csv"))[0][:44]
     'stage is 9 in 2 rows, far from the others (1'
     """
+    notes: dict[tuple[str, ...], list[str]] = {}
+    for column in columns:
+        codes, low = far_codes(column)
+        if len(codes):
+            texts = tuple(f"{code:g}" for code in codes.tolist())
+            rows = count(int(np.isin(column.numbers(), codes).sum()), "row")
+            notes.setdefault(texts, []).append(
+                f"{column.name} is {' or '.join(texts)} in {rows}, far from the others ({low[0]:g} to {low[-1]:g}): if "
+                f'that means not known, say missing = {json.dumps(texts)} in [column."{column.name}"].'
+            )
+    more = [f" So it is in {count(len(of) - 1, 'more column')}." if len(of) > 1 else "" for of in notes.values()]
+    return [of[0] + others for of, others in zip(notes.values(), more, strict=True)]
+
+
+def far_codes(column: SourceColumn) -> tuple[FloatArray, FloatArray]:
+    """The numbers that may stand for "not known", and the others, in their order; none where there are no such."""
     values = column.numbers()
     values = values[np.isfinite(values)]
     if not len(values) or {float(values.max()), float(values.min())}.isdisjoint(_FAR_CODES | _OTHER_CODES | {0.0}):
-        return []
+        return values[:0], values
     levels, often = np.unique(values, return_counts=True)
-    codes, low = _codes_above(levels, often) or _codes_below(levels, often) or (levels[:0], levels)
-    if not len(codes) and _zero_stands_apart(levels):
-        codes, low = levels[:1], levels[1:]
-    if not len(codes):
-        return []
-    texts = [f"{code:g}" for code in codes.tolist()]
-    return [
-        f"{column.name} is {' or '.join(texts)} in {count(int(np.isin(values, codes).sum()), 'row')}, far from the "
-        f"others ({low[0]:g} to {low[-1]:g}): if that means not known, say missing = {json.dumps(texts)} in "
-        f'[column."{column.name}"].'
-    ]
+    found = _codes_above(levels, often) or _codes_below(levels, often)
+    if found is None and _zero_stands_apart(levels):
+        found = levels[:1], levels[1:]
+    return found or (levels[:0], levels)
 
 
 def _codes_above(levels: FloatArray, often: IntArray) -> tuple[FloatArray, FloatArray] | None:
@@ -378,20 +378,22 @@ def _codes_above(levels: FloatArray, often: IntArray) -> tuple[FloatArray, Float
         known = np.isin(codes, [*_FAR_CODES])
         if codes[0] <= 0 or not (known | np.isin(codes, [*_OTHER_CODES]) & frequent).all():
             return None
-        apart = codes[0] - low[-1] > _FAR * (low[-1] - low[0]) > 0
+        gap, step = codes[0] - low[-1], max(1.0, np.diff(low).max(initial=0.0))  # a score's 9 follows its 8
+        apart = gap > step and gap > _FAR * (low[-1] - low[0]) > 0
         if codes[0] >= 2 * low[-1] or (apart and known.any() and frequent.all()):
             return codes, low
     return None
 
 
 def _codes_below(levels: FloatArray, often: IntArray) -> tuple[FloatArray, FloatArray] | None:
-    """The codes below zero where no other number is, and the others; a change, from -2 to 2, has none."""
+    """The codes below zero where no other number is, and the others; a change and copy numbers, -2 to 1, have none."""
     n = int((levels < 0).sum())
     codes, low = levels[:n], levels[n:]
     known = np.isin(codes, [*_FAR_CODES]) | np.isin(codes, [*_OTHER_CODES]) & (often[:n] >= _OFTEN)
     if not 0 < n <= _MOST_CODES or len(levels) < 3 or not len(low) or not known.all():
         return None
-    return None if n > 1 and codes[0] == -low[-1] else (codes, low)
+    scale = codes[0] == -low[-1] or ((np.diff(levels) == 1).all() and levels[-1] - levels[0] < _MOST_LEVELS_OF_SCALE)
+    return None if n > 1 and scale else (codes, low)
 
 
 def _zero_stands_apart(levels: FloatArray) -> bool:
@@ -455,24 +457,6 @@ def _far_from_others(column: SourceColumn, values: FloatArray, few: FloatArray) 
         f"{column.name} is {few[0]:g} to {few[-1]:g} in {len(few)} rows, {first} first, {others}: correct them if they "
         "are in another unit."
     ]
-
-
-def spelling_notes(encoding: Encoding) -> list[str]:
-    """A note where levels of a column say the same in other words.
-
-    >>> spelling_notes(Encoding("smoker", "clinical", levels=("no", "yes", "Y", "other"), grouped=("N",)))
-    ["smoker: 'yes' and 'Y' are levels apart, 'no' and 'N' are levels apart: write them alike, if they say the same."]
-    """
-    held = {level_key(word): word for word in (*encoding.levels, *encoding.grouped)}
-    alike = [[held[level_key(word)] for word in words if level_key(word) in held] for words in _SAME]
-    if encoding.ordered:
-        ranks = [stage_rank(level) for level in encoding.levels]
-        alike = [
-            [level for level, of in zip(encoding.levels, ranks, strict=True) if of == rank]
-            for rank in dict.fromkeys(rank for rank in ranks if rank)
-        ]
-    told = [f"{' and '.join(map(repr, words))} are levels apart" for words in alike if len(words) > 1]
-    return [f"{encoding.column}: {', '.join(told)}: write them alike, if they say the same."] if told else []
 
 
 def _refuse_below_zero(values: FloatArray, column: SourceColumn) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,10 +16,9 @@ from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.cohort import endpoints
 from prognosis_dask.cohort.clinical import key
 from prognosis_dask.errors import count
-from prognosis_dask.modelling.data.columns import MOST_LEVELS, OTHER, Encoding, SourceColumn, stage_rank
+from prognosis_dask.modelling.data.columns import MOST_LEVELS, OTHER, Encoding, SourceColumn, level_key, stage_rank
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
 from prognosis_dask.modelling.data.families import measured_families
-from prognosis_dask.modelling.data.table import FeatureTable
 
 #: In years.
 _OLDEST = 122
@@ -45,6 +44,11 @@ _DESIGN = re.compile(
 _FIRST_SERIAL, _LAST_SERIAL = 29221, 49310
 #: The least number of a record; from this share of whole hundreds on numbers are measured.
 _FIRST_RECORD, _MOST_ROUND = 10_000, 0.1
+#: Headings of what is measured or counted.
+_MEASURE = re.compile(
+    r".*(vol|voxel|count|plt|platelet|thromb|leuk|lymph|neutro|cells|load|dose|area|size|amount|sum|total|mm[23³²]?|reads|"
+    r"income|cost|titer|titre|rna|ferritin|bnp|activity|bq).*"
+)
 _MONTHS = "jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz]"
 #: What Excel makes of 1-2 or 3/4.
 _EXCELS_DATE = re.compile(rf"\d{{1,2}}[-. ]+({_MONTHS})[a-zä]*\.?|({_MONTHS})[a-zä]*[-. ]+\d{{1,2}}", re.IGNORECASE)
@@ -57,12 +61,24 @@ _FEWEST_TIMES, _MOST_TIMES = 60, 300
 _MONTH, _CERTAIN, _LEAST_SHARE = float(np.log(30.4375)), 20.0, 0.05
 #: With a value all have the event: told where of the others no more have it than this, and chance does so this rarely.
 _MOST_OTHERS, _BY_CHANCE = 0.6, 1e-9
+#: Words that say the same, one group after the other.
+_SAME = (
+    ("yes", "y", "ja", "j", "oui", "true", "1"),
+    ("no", "n", "nein", "non", "false", "0"),
+    ("male", "m", "man", "männlich", "homme", "h"),
+    ("female", "f", "woman", "w", "weiblich", "femme"),
+    ("positive", "pos", "pos.", "positiv", "+"),
+    ("negative", "neg", "neg.", "negativ", "-"),
+    ("low", "low grade", "lg", "low-grade"),
+    ("high", "high grade", "hg", "high-grade"),
+    ("left", "l", "li", "links"),
+    ("right", "r", "re", "rechts"),
+)
 #: Words of a column that are compared; Cyrillic and Greek letters that look like Latin ones.
 _MOST_WORDS = 60
+#: A word that is a slip of another has so few rows, or this share of the other's.
+_FEW_SLIPS, _RARE = 2, 0.1
 _LOOK_ALIKE = str.maketrans("авекмнорстухіαβεκμνορτυχι", "abekmhopctyxiabekmvoptuxi")
-#: Rows that are alike: so many most telling columns are looked at, and chance makes at most so many pairs of rows alike
-#: in these; of groups of IDs this share has one follow-up each.
-_TELLING, _TWINS_BY_CHANCE, _LEAST_SAME = 6, 0.01, 0.9
 
 
 def kinds_notes(column: SourceColumn) -> list[str]:
@@ -160,6 +176,8 @@ def row_name_notes(column: SourceColumn) -> list[str]:
     values = column.numbers()
     if len(values) < _FEWEST or not np.isfinite(values).all() or (values % 1).any() or values.min() < _FIRST_RECORD:
         return []
+    if _MEASURE.fullmatch(column.name.casefold()):
+        return []
     digits = len(f"{values.max():.0f}")
     round_ones = (values % 100 == 0).mean() > _MOST_ROUND  # as of platelets
     if len(f"{values.min():.0f}") < digits or len(np.unique(values)) < len(values) or round_ones:
@@ -208,31 +226,68 @@ def excel_date_notes(encoding: Encoding) -> list[str]:
     return [f"{encoding.column}: {shown} may be a range or a fraction that Excel converted: correct it in the table."]
 
 
-def slip_of_pen_notes(encoding: Encoding) -> list[str]:
-    """A note where two levels look the same or are one letter apart, as ``mael`` and ``male``.
+def spelling_notes(encoding: Encoding) -> list[str]:
+    """A note where levels of a column say the same in other words.
 
-    >>> slip_of_pen_notes(Encoding("sex", "clinical", levels=("male", "female", "mael", "stage II", "stage III")))
+    >>> spelling_notes(Encoding("smoker", "clinical", levels=("no", "yes", "Y", "other"), grouped=("N",)))
+    ["smoker: 'yes' and 'Y' are levels apart, 'no' and 'N' are levels apart: write them alike, if they say the same."]
+    """
+    held = {level_key(word): word for word in (*encoding.levels, *encoding.grouped)}
+    alike = [[held[level_key(word)] for word in words if level_key(word) in held] for words in _SAME]
+    if encoding.ordered:
+        ranks = [stage_rank(level) for level in encoding.levels]
+        alike = [
+            [level for level, of in zip(encoding.levels, ranks, strict=True) if of == rank]
+            for rank in dict.fromkeys(rank for rank in ranks if rank)
+        ]
+    told = [f"{' and '.join(map(repr, words))} are levels apart" for words in alike if len(words) > 1]
+    return [f"{encoding.column}: {', '.join(told)}: write them alike, if they say the same."] if told else []
+
+
+def slip_of_pen_notes(encoding: Encoding, column: SourceColumn) -> list[str]:
+    """A note where two levels look the same, or one of them is rare and one letter apart, as ``mael`` and ``male``.
+
+    >>> words = ["male"] * 30 + ["female"] * 30 + ["mael"]
+    >>> sex = Encoding("sex", "clinical", levels=("male", "female", "mael"))
+    >>> slip_of_pen_notes(sex, SourceColumn("sex", words, "t.csv"))
     ["sex: 'male' and 'mael' are levels apart: write them alike, if they say the same."]
     """
     words = [] if encoding.ordered else [word for word in (*encoding.levels, *encoding.grouped) if word != OTHER]
+    if len(words) < 2:
+        return []
+    often = Counter(map(level_key, column.texts()))
     pairs = [(one, two) for at, one in enumerate(words[:_MOST_WORDS]) for two in words[at + 1 : _MOST_WORDS]]
-    told = [f"{one!r} and {two!r} are levels apart" for one, two in pairs if _looks_like(one, two)]
+    told = [
+        f"{one!r} and {two!r} are levels apart"
+        for one, two in pairs
+        if _looks_like(one, two, rare=_is_rare(often[level_key(one)], often[level_key(two)]))
+    ]
     return [f"{encoding.column}: {', '.join(told[:4])}: write them alike, if they say the same."] if told else []
 
 
-def _looks_like(one: str, two: str) -> bool:
-    """Whether words differ in the script of letters, in one letter of five or more, or in the order of two letters."""
+def _is_rare(*often: int) -> bool:
+    """Whether one of two words is rare beside the other, as slips are."""
+    return min(often) <= max(_FEW_SLIPS, _RARE * max(often))
+
+
+def _looks_like(one: str, two: str, *, rare: bool) -> bool:
+    """Whether words differ in the script of letters or the order of two; if one is ``rare``, in one of five or more.
+
+    Numbers differ on purpose, and so does what a Greek a denies: typical, atypical.
+    """
     one, two = (word.casefold().translate(_LOOK_ALIKE) for word in (one, two))
     mine, theirs = (re.findall(r"[^\W\d_]+|\d+", word) for word in (one, two))
     if one == two or len(mine) != len(theirs):
         return one == two
     different = [pair for pair in zip(mine, theirs, strict=True) if pair[0] != pair[1]]
-    if len(different) != 1 or any(re.fullmatch("[ivx]+[abc]?", word) for word in different[0]):
+    if len(different) != 1 or any(re.fullmatch(r"[ivx]+[abc]?|\d+", word) for word in different[0]):
         return False
-    a, b = different[0]
+    a, b = sorted(different[0], key=len)
+    if b == f"a{a}":
+        return False
     start = next(at for at, (x, y) in enumerate(zip(f"{a} ", f"{b} ", strict=False)) if x != y)
     swapped = a[start:] == b[start + 1 : start + 2] + b[start : start + 1] + b[start + 2 :]
-    one_apart = any(a[start + i :] == b[start + j :] for i, j in ((1, 1), (1, 0), (0, 1)))
+    one_apart = rare and any(a[start + i :] == b[start + j :] for i, j in ((1, 1), (0, 1)))
     return len(min(a, b, key=len)) > (3 if swapped else 4) and (swapped or one_apart)
 
 
@@ -306,78 +361,6 @@ def _most_likely(u: FloatArray, start: list[float]) -> tuple[float, float]:
 
     found = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 500, "xatol": 1e-3, "fatol": 1e-2})
     return -float(found.fun), float(expit(found.x[3])) if len(start) > 3 else 0.0
-
-
-def twin_notes(table: FeatureTable) -> list[str]:
-    """Notes on rows that may be of one patient, or are and say different things of its follow-up."""
-    endpoint = table.endpoint
-    ends = [endpoint.observed_days, endpoint.event] if isinstance(endpoint, Survival) else [endpoint.label]
-    outcome = np.column_stack(ends).astype(float)
-    return [
-        *_same_rows(table.patient_ids, outcome, table.X),
-        *(_same_ends(table.patient_ids, outcome) if isinstance(endpoint, Survival) else []),
-        *(_different_ends(table.patient_ids, outcome) if isinstance(endpoint, Survival) else []),
-    ]
-
-
-def _groups(keys: Iterable[object], patients: Sequence[str]) -> list[list[int]]:
-    """The rows of each key that several patients have."""
-    rows: dict[object, list[int]] = defaultdict(list)
-    for row, one in enumerate(keys):
-        rows[one].append(row)
-    return [found for found in rows.values() if len({patients[row] for row in found}) > 1]
-
-
-def _alike(values: FloatArray) -> float:
-    """The chance that two rows have the same value."""
-    often = np.unique(values, return_counts=True)[1] / len(values)
-    return float((often**2).sum())
-
-
-def _same_rows(patients: Sequence[str], outcome: FloatArray, X: FloatArray) -> list[str]:
-    """A note on patients who agree in all numbers, of which the most telling few do not agree by chance."""
-    rows = np.hstack([outcome, X]) + 0.0
-    groups = _groups((row.tobytes() for row in rows), patients)
-    if not groups:
-        return []
-    telling = sorted(_alike(column) for column in rows.T)[:_TELLING]
-    if len(rows) ** 2 / 2 * np.prod(telling) > _TWINS_BY_CHANCE:
-        return []
-    first, second = (patients[row] for row in groups[0][:2])
-    return [
-        f"{count(sum(map(len, groups)) - len(groups), 'row')} repeat another patient's in outcome and all features, "
-        f"{second!r} that of {first!r} first: if these are the same patients, keep one row of each; otherwise the same "
-        "patient is used for training and testing."
-    ]
-
-
-def _same_ends(patients: Sequence[str], outcome: FloatArray) -> list[str]:
-    """A note on IDs that are alike but for their last part, and go with one follow-up: samples of one patient."""
-    stems = [re.sub(r"[-_./ ]+[^-_./ ]+$", "", patient) for patient in patients]
-    groups = _groups(stems, patients)
-    same = [rows for rows in groups if len(np.unique(outcome[rows], axis=0)) == 1]
-    if len(same) < _LEAST_SAME * len(groups) or not same or _alike(outcome[:, 0]) ** len(same) > _BY_CHANCE:
-        return []
-    first, second = (patients[row] for row in same[0][:2])
-    return [
-        f"{first!r} and {second!r} have the same follow-up, and so have {len(same) - 1} more such groups of IDs: if "
-        "the last part of the ID is a sample's or a lesion's, give the table a column of patients; otherwise one "
-        "patient is used for training and testing."
-    ]
-
-
-def _different_ends(patients: Sequence[str], outcome: FloatArray) -> list[str]:
-    """A note on patients whose cases differ in their follow-up, as lesions may, and survival does not."""
-    ends: dict[str, set[tuple[float, ...]]] = defaultdict(set)
-    for patient, end in zip(patients, outcome.tolist(), strict=True):
-        ends[patient].add(tuple(end))
-    differing = [patient for patient, of in ends.items() if len(of) > 1]
-    if not differing:
-        return []
-    return [
-        f"The cases of {count(len(differing), 'patient')}, {differing[0]!r} first, differ in time or event: correct "
-        "for an outcome of each lesion, wrong for survival."
-    ]
 
 
 def course_notes(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpoint) -> list[str]:

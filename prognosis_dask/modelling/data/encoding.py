@@ -22,9 +22,9 @@ from prognosis_dask.modelling.data.columns import (
     apart_notes,
     encode,
     far_code_notes,
+    far_codes,
     learn_encoding,
     slip_notes,
-    spelling_notes,
     tells_the_outcome,
     unit_of,
 )
@@ -38,6 +38,7 @@ from prognosis_dask.modelling.data.doubts import (
     serial_date_notes,
     share_notes,
     slip_of_pen_notes,
+    spelling_notes,
 )
 from prognosis_dask.modelling.data.families import computed_families, family_of, image_families, kind_of, plain_family
 from prognosis_dask.modelling.data.outcomes import Outcomes
@@ -109,6 +110,7 @@ def learn_encodings(
     encodings: list[Encoding] = []
     left_out: dict[str, list[str]] = {reason: [] for reason in (_OUTCOME_LIKE, _NO_PROPERTY, _UNUSABLE)}
     notes: list[str] = []
+    coded: list[SourceColumn] = []
     for place, source in enumerate(sources):
         names = [name for name in source.features if name not in taken]
         plain = source.family or ("features" if spec.procedure else plain_family(names))
@@ -128,14 +130,15 @@ def learn_encodings(
             modality, roi = source.measured.get(name, ("", ""))
             encodings.append(replace(made, modality=modality, roi=roi))
             notes += grouped_note(made) + spelling_notes(made) + excel_date_notes(made)
-            notes += [] if rule.levels else no_stage_notes(made) + slip_of_pen_notes(made)
+            notes += [] if rule.levels else no_stage_notes(made) + slip_of_pen_notes(made, column)
             notes += _not_logged(column, made, rule)
             if kind_of(family) not in computed_families() and not made.levels:
-                notes += (codes := far_code_notes(column))
+                coded += [column] * (has_codes := len(far_codes(column)[0]) > 0)
                 if kind_of(family) not in image_families():
-                    notes += slip_notes(column) or ([] if codes else apart_notes(column))
+                    notes += slip_notes(column) or ([] if has_codes else apart_notes(column))
                     notes += kinds_notes(column) + age_notes(column) + design_notes(column)
                     notes += (serial_date_notes(column) or row_name_notes(column)) + share_notes(column)
+    notes += far_code_notes(*coded)
     copies, told = _copies(columns, spec, encodings)
     encodings += copies
     notes += told

@@ -12,10 +12,11 @@ import numpy as np
 
 from prognosis_dask.arrays import BoolArray, FloatArray, IntArray
 from prognosis_dask.cohort.clinical import match_spelt_alike, patient_key, same_patient
+from prognosis_dask.cohort.endpoints import unit_of
 from prognosis_dask.errors import Code, StatisticsError, count
 from prognosis_dask.features.registry import check_dataset
 from prognosis_dask.modelling.data.columns import Encoding, SourceColumn
-from prognosis_dask.modelling.data.doubts import course_notes, twin_notes
+from prognosis_dask.modelling.data.doubts import course_notes
 from prognosis_dask.modelling.data.encoding import (
     Columns,
     encode_columns,
@@ -31,7 +32,8 @@ from prognosis_dask.modelling.data.outcomes import Outcomes, read_outcomes
 from prognosis_dask.modelling.data.patient_rows import arrange_rows
 from prognosis_dask.modelling.data.sources import Source, dataset_source, read_file
 from prognosis_dask.modelling.data.table import FeatureTable
-from prognosis_dask.modelling.spec import ModelSpec, TableFile
+from prognosis_dask.modelling.data.twins import twin_notes
+from prognosis_dask.modelling.spec import EndpointRule, ModelSpec, TableFile
 from prognosis_dask.tables.file import frame_cells
 
 if TYPE_CHECKING:
@@ -283,18 +285,22 @@ def _outcomes(
         every = {name: column for source in sources for name, column in source.columns.items()}
         raise no_endpoint(every, [source.where for source in sources], spec.endpoint)
 
-    def read(place: int) -> Outcomes:
+    def read(place: int, rule: EndpointRule) -> Outcomes:
         joined = {name: with_missing(columns[place, name], spec) for name in ends[place]}
         whole = {name: with_missing(sources[place].columns[name], spec) for name in ends[place]}
-        return read_outcomes(joined, ends[place], spec.endpoint, whole)
+        return read_outcomes(joined, ends[place], rule, whole)
 
-    found, names, where = read(place), ends[place], Path(sources[place].where).name
+    found, names, where = read(place, spec.endpoint), ends[place], Path(sources[place].where).name
     notes = [
         f"The endpoint is {' and '.join(names[:2])}{f', entry {names[2]},' if len(names) > 2 else ''} of {where}.",
         *found.notes,
     ]
     for other in (other for other, held in enumerate(ends) if held and other > place):
-        differing = _differing(found, read(other))
+        rule = replace(spec.endpoint, time_unit="") if unit_of(ends[other][0]) else spec.endpoint
+        try:
+            differing = _differing(found, read(other, rule))
+        except StatisticsError:  # that table's endpoint is not used, so it need not be right
+            continue
         if differing:
             notes.append(
                 f"{count(differing, 'row')} of {Path(sources[other].where).name} with another endpoint than {where}, "
@@ -304,11 +310,14 @@ def _outcomes(
 
 
 def _differing(one: Outcomes, other: Outcomes) -> int:
-    """In how many rows two tables' endpoints differ by more than a day or a hundredth, where both have one."""
-    pairs = [np.isclose(a, b, rtol=0.01, atol=1.0) for a, b in zip(one.values[:1], other.values[:1], strict=True)]
-    pairs += [a == b for a, b in zip(one.values[1:2], other.values[1:2], strict=False)]
-    both = [fault == "" and theirs == "" for fault, theirs in zip(one.faults, other.faults, strict=True)]
-    return int((np.array(both) & ~np.all(pairs, axis=0)).sum())
+    """In how many rows two tables' endpoints differ, times by more than a day or a hundredth, where both have one."""
+    both = np.array([fault == "" and theirs == "" for fault, theirs in zip(one.faults, other.faults, strict=True)])
+    ends = [tuple(values[both] for values in of.values[:2]) for of in (one, other)]
+    if one.names:
+        mine, theirs = (np.array(of.names)[end[0].astype(int)] for of, end in zip((one, other), ends, strict=True))
+        return int((mine != theirs).sum())
+    (time, event), (other_time, other_event) = ends
+    return int((~np.isclose(time, other_time, rtol=0.01, atol=1.0) | (event != other_event)).sum())
 
 
 def _site(columns: Columns, spec: ModelSpec) -> tuple[str, ...]:
