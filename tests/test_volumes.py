@@ -311,8 +311,20 @@ def test_compressed_voxels_beyond_the_size_that_a_metaimage_says_are_a_problem(
     ("names", "fault"),
     [
         ("LIST\ns1\ns2\ns3\ns4\ns5\ns6", ""),
+        ("LIST 2\ns1\ns2\ns3\ns4\ns5\ns6\nmore", ""),
         ("s%d 1 6 1", ""),
-        ("LIST\ns1\ns2\ns3\ns4\ns5", "names 5 files of voxels, expected 6"),
+        ("s%d 1 9 1", ""),
+        ("s%d 1", ""),
+        ("s%d", ""),
+        ("listing", ""),
+        ("Liste", ""),
+        ("LIST", "names 0 files"),
+        ("LISTING", "names 0 files"),
+        ("LIST%d 1 6 1", "names 0 files"),
+        ("LIST 3\ns1\ns2\ns3\ns4\ns5\ns6", "names 0 files"),
+        ("s%d 6 1 -1", "names 0 files"),
+        ("s%d 1 6 1 2", "names 0 files"),
+        ("LIST\ns1\ns2\ns3\ns4\ns5", "names 5 files of voxels that all programs find, expected 6"),
         ("s%d 1 5 1", "names 5 files"),
         ("s%d 1 6", "names 0 files"),
         ("LIST\ns1\ns2\ns3\ns4\ns5\nshort", "short is missing or cut short: 7 bytes"),
@@ -320,12 +332,15 @@ def test_compressed_voxels_beyond_the_size_that_a_metaimage_says_are_a_problem(
     ],
 )
 def test_a_metaimage_of_one_file_a_slice_has_all_of_them(tmp_path: Path, names: str, fault: str) -> None:
-    """ITK leaves the slices undefined that the list lacks, and of a pattern with two numbers never ends."""
+    """ITK leaves the slices undefined that a list lacks, drops others, and never ends a pattern with two numbers."""
     path = headed(tmp_path / "a.mha", "ElementSpacing = 1 1 1\n").rename(tmp_path / "a.mhd")
     header = path.read_bytes().partition(b"LOCAL\n")[0]
     path.write_bytes(header + f"{names}\n".encode())
     for number, values in enumerate(VALUES, 1):
         (tmp_path / f"s{number}").write_bytes(values.tobytes())
+        (tmp_path / f"LIST{number}").write_bytes(values.tobytes())
+    for whole in ("listing", "Liste", "LISTING"):
+        (tmp_path / whole).write_bytes(VALUES.tobytes())
     (tmp_path / "short").write_bytes(bytes(7))
     (tmp_path / "long").write_bytes(bytes(2 * VALUES[0].nbytes))
     if fault:
@@ -333,6 +348,29 @@ def test_a_metaimage_of_one_file_a_slice_has_all_of_them(tmp_path: Path, names: 
             volume_voxels(path)
     else:
         np.testing.assert_array_equal(volume_voxels(path), VALUES)
+
+
+def test_a_list_whose_last_line_does_not_end_lacks_a_slice_to_itk(tmp_path: Path) -> None:
+    path = headed(tmp_path / "a.mha", "ElementSpacing = 1 1 1\n").rename(tmp_path / "a.mhd")
+    header = path.read_bytes().partition(b"LOCAL\n")[0]
+    (tmp_path / "s").write_bytes(VALUES[0].tobytes())
+    path.write_bytes(header + b"LIST" + b"\ns" * 6)
+    with pytest.raises(CaseError, match="names 5 files of voxels that all programs find, expected 6"):
+        volume_voxels(path)
+    path.write_bytes(header + b"LIST" + b"\ns" * 6 + b"\n")
+    np.testing.assert_array_equal(volume_voxels(path), sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+
+
+@pytest.mark.parametrize("names", ["s%d 1 6 1", "r%d 6 1 -1", "LIST\ns1\ns2\ns3\ns4\ns5\ns6", "listing"])
+def test_the_files_that_a_detached_nrrd_names_are_read(tmp_path: Path, names: str) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(VALUES), str(tmp_path / "a.nhdr"), useCompression=False)
+    header = re.sub(r"data file: .*\n\s*", "", (tmp_path / "a.nhdr").read_text())
+    (tmp_path / "a.nhdr").write_text(f"{header}data file: {names}\n")
+    (tmp_path / "listing").write_bytes(VALUES.tobytes())
+    for number, values in enumerate(VALUES, 1):
+        (tmp_path / f"s{number}").write_bytes(values.tobytes())
+        (tmp_path / f"r{7 - number}").write_bytes(values.tobytes())
+    np.testing.assert_array_equal(volume_voxels(tmp_path / "a.nhdr"), VALUES)
 
 
 @pytest.mark.parametrize("names", ["voxels.bin", "LIST\nvoxels.bin"])

@@ -30,7 +30,7 @@ from prognosis_dask.volumes.grid import Grid
 
 #: Raised by one whenever the same files give other voxels or another mask, so that resume computes anew what was made
 #: of them. Ledgers of before it hold digests without it.
-READING = 5
+READING = 6
 SUV = "{SUVbw}g/mL"
 #: Bounds of the largest SUV around a lesion: the background alone has 0.5 or so, urine and glands some hundred.
 SUV_MOST = (0.05, 1000.0)
@@ -47,8 +47,9 @@ FAT_HU = -300
 NARROW_HU = 50
 #: An image that ends at one of these (HU) or beyond was not cut off at a window for soft tissue.
 CUT_HU = (-900, 1000)
-#: Share of a mask that has the image's first or last value by chance at most, and levels of what is no phantom.
-CUT_SHARE, FEWEST_LEVELS = 0.01, 50
+#: Share and number of a mask's voxels that have the image's first or last value by chance at most, and levels of what
+#: is no phantom.
+CUT_SHARE, CUT_VOXELS, FEWEST_LEVELS = 0.01, 4, 50
 #: Bounds of a voxel's sides (mm): beyond them a header gives them in metres or micrometres.
 VOXEL_MM = (0.005, 50.0)
 _UCUM = {"HU": "[hnsf'U]", "BQML": "Bq/mL", "GML": "g/mL", "CNTS": "{counts}"}
@@ -290,37 +291,47 @@ def _expect_tissue(image: sitk.Image, mask: sitk.Image, where: str) -> None:
     """Warn of a CT whose values are no Hounsfield units or were cut off, and of a mask on what is no tissue."""
     values = sitk.GetArrayViewFromImage(image)
     least, most = float(values.min()), float(values.max())
-    doubt = _doubt_of_hu(values, least, most)
+    inside = values[sitk.GetArrayViewFromImage(mask) > 0]
+    doubt = _doubt_of_hu(values, inside, least, most)
     if doubt:
         warn(Code.IMAGE_UNITS, f"{doubt}: are these Hounsfield units?", where=where)
-    elif least < LEAST_HU or most > MOST_HU or least > CUT_HU[0] or most < CUT_HU[1]:
-        _expect_whole(values[sitk.GetArrayViewFromImage(mask) > 0], least, most, where)
+    elif least > CUT_HU[0] or most < CUT_HU[1]:
+        _expect_uncut(inside, least, most, where)
+    _expect_scanned(inside, where)
 
 
-def _doubt_of_hu(values: NumberArray, least: float, most: float) -> str:
+def _doubt_of_hu(values: NumberArray, inside: NumberArray, least: float, most: float) -> str:
     if least >= 0:
         return f"no value of this CT is below {least:g}, not even of air"
     if least < LEAST_HU and float(np.greater(values, FAT_HU).mean()) < CUT_SHARE:
-        return f"hardly a value of this CT is above {FAT_HU}, and the least is {least:g}, as where -1024 is added twice"
+        # as a wrist's in a wide field of view that is padded beyond the scanned circle, unless the mask is as low
+        scanned = inside[np.greater_equal(inside, LEAST_HU)]
+        if scanned.size and np.median(scanned) < FAT_HU:
+            seen = f"hardly a value of this CT is above {FAT_HU}, and the least is {least:g}"
+            return f"{seen}, as where -1024 is added twice"
     if least > -NARROW_HU and most < NARROW_HU:
         return f"the values of this CT go from {least:g} to {most:g}"
     return ""
 
 
-def _expect_whole(inside: NumberArray, least: float, most: float, where: str) -> None:
-    """Warn of values in a mask that stand for others: beyond what was scanned, or beyond a window."""
+def _expect_scanned(inside: NumberArray, where: str) -> None:
+    """Warn of a mask that reaches beyond what was scanned."""
     nothing = int(np.count_nonzero(np.less(inside, LEAST_HU) | np.greater(inside, MOST_HU)))
     if nothing:
         seen = f"below {LEAST_HU} or above {MOST_HU} HU"
         reason = f"{count(nothing, 'voxel')} of the mask {seen}, which is neither tissue nor air nor metal: does it "
         warn(Code.MASK_OUTSIDE, f"{reason}reach beyond what was scanned? Used as they are", where=where)
+
+
+def _expect_uncut(inside: NumberArray, least: float, most: float, where: str) -> None:
+    """Warn of values in a mask that stand for others beyond a window."""
     if len(np.unique(inside)) < FEWEST_LEVELS:
         return
     for end, value, is_cut in (("least", least, least > CUT_HU[0]), ("largest", most, most < CUT_HU[1])):
-        share = float(np.equal(inside, value).mean())
-        if is_cut and share > CUT_SHARE:
-            reason = f"{share:.0%} of the mask's voxels have the image's {end} value, {value:g}: was it cut off at a "
-            warn(Code.IMAGE_UNITS, f"{reason}window? Used as it is", where=where)
+        cut = int(np.count_nonzero(np.equal(inside, value)))
+        if is_cut and cut > max(CUT_VOXELS, CUT_SHARE * inside.size):
+            reason = f"{cut / inside.size:.0%} of the mask's voxels have the image's {end} value, {value:g}: "
+            warn(Code.IMAGE_UNITS, f"{reason}was it cut off at a window? Used as it is", where=where)
 
 
 def _expect_uptake(image: sitk.Image, where: str) -> None:

@@ -179,19 +179,20 @@ def _voxel_bytes(reader: sitk.ImageFileReader) -> int:
 
 
 def _check_pieces(path: Path, reader: sitk.ImageFileReader, header: TextHeader) -> None:
-    """Check that a list of files has all slices: ITK leaves those undefined that MetaImage's list lacks.
+    """Check that a list of files has all slices: ITK leaves those undefined that MetaImage's lacks, and drops others.
 
     Raises
     ------
     CaseError
         ``PIXELS_UNREADABLE``.
     """
-    wanted = reader.GetSize()[-1] if "ElementDataFile" in header.fields else len(header.files)
-    if len(header.files) != wanted:
-        reason = f"its header names {count(len(header.files), 'file')} of voxels, expected {wanted}; rewrite it"
+    wanted = reader.GetSize()[-1] if "ElementDataFile" in header.fields else max(1, len(header.files))
+    if len(header.files) < wanted:
+        named = count(len(header.files), "file")
+        reason = f"its header names {named} of voxels that all programs find, expected {wanted}; rewrite it"
         raise CaseError(Code.PIXELS_UNREADABLE, reason, where=str(path))
     described = _voxel_bytes(reader) * math.prod(reader.GetSize()) // wanted
-    for piece in header.files if header.coding == "raw" else ():
+    for piece in header.files[:wanted] if header.coding == "raw" else ():
         held = piece.stat().st_size if piece.is_file() else 0
         if held < described:
             seen = f"{piece.name} is missing or cut short: {held:,} bytes of voxels, and the header describes"
@@ -298,7 +299,12 @@ def _nrrd_header(path: Path, start: bytes) -> TextHeader:
         coding = ""
     data = fields.get("data file") or fields.get("datafile") or ""
     first = next((n for n, line in enumerate(lines, 1) if re.match(r"data ?file:", line, re.IGNORECASE)), len(lines))
-    return _header(path, fields, coding, data, end, lines[first:])
+    names = None
+    if "%" in data:
+        names = _numbered(data)
+    elif data.startswith("LIST"):
+        names = lines[first:]
+    return _header(path, fields, coding, data, end, names)
 
 
 def _metaimage_header(path: Path, start: bytes) -> TextHeader:
@@ -317,33 +323,50 @@ def _metaimage_header(path: Path, start: bytes) -> TextHeader:
     elif fields.get("BinaryData", "").lower() == "true" and fields.get("HeaderSize", "0") == "0":
         coding = "raw"
     coding, data = coding if data else "", "" if data.upper() == "LOCAL" else data
-    return _header(path, fields, coding, data, end, (line.decode("utf-8", errors="replace") for line in lines))
+    names, sizes = None, [int(size) for size in fields.get("DimSize", "").split() if size.isdigit()]
+    if data.startswith("LIST"):
+        # ITK passes over a last line without an end, and leaves voxels undefined of files that are no slices
+        of_slices = data.split()[1:] in ([], [str(len(sizes) - 1)])
+        names = [line.decode("utf-8", errors="replace") for line in list(lines)[:-1]] if of_slices else []
+    elif "%" in data:
+        names = _numbered(data, slices=sizes[-1] if sizes else 0)
+    return _header(path, fields, coding, data, end, names)
 
 
 def _header(
-    path: Path, fields: Mapping[str, str], coding: str, data: str, end: int, following: Iterable[str]
+    path: Path, fields: Mapping[str, str], coding: str, data: str, end: int, names: Iterable[str] | None
 ) -> TextHeader:
     """The header of a file whose voxels lie in ``data``; where that is empty, they follow the header from ``end`` on.
 
-    ``following``: the lines after that which names the data.
+    ``names``: of the files, where ``data`` stands for a list of them.
     """
-    if "%" in data or data.upper().startswith("LIST"):
-        names = _numbered(data) if "%" in data else (line.strip() for line in following)
-        return TextHeader(fields, None, coding, tuple(path.parent / name for name in names if name), is_listed=True)
+    if names is not None:
+        listed = tuple(path.parent / name.strip() for name in names if name.strip())
+        return TextHeader(fields, None, coding, listed, is_listed=True)
     files = (path.parent / data,) if data else ()
     return TextHeader(fields, ((*files, path)[0], 0 if data else end) if coding else None, coding, files)
 
 
-def _numbered(pattern: str) -> list[str]:
-    """The names that a pattern stands for; none without three numbers, of which ITK would make up some.
+def _numbered(pattern: str, slices: int = 0) -> list[str]:
+    """The names that a pattern stands for; none without three numbers, unless it is of a MetaImage with ``slices``.
 
-    >>> _numbered("ct%02d.raw 1 5 2")
-    ['ct01.raw', 'ct03.raw', 'ct05.raw']
+    Its numbers are 1, 2, ... or, where it gives one, begin there. Of two, and downwards, ITK would make up something.
+
+    >>> _numbered("ct%02d.raw 5 1 -2")
+    ['ct05.raw', 'ct03.raw', 'ct01.raw']
+    >>> _numbered("ct%d.raw 7", slices=2)
+    ['ct7.raw', 'ct8.raw']
     """
-    name, *numbers = pattern.split()
+    name, *words = pattern.split()
     try:
-        first, last, step = map(int, numbers[:3])
-        return [name % number for number in range(first, last + 1, step)]
+        numbers = [int(word) for word in words]
+        if slices and len(numbers) < 2:
+            begin = (*numbers, 1)[0]
+            numbers = [begin, begin + slices - 1, 1]
+        first, last, step = numbers if slices else numbers[:3]
+        if slices and step < 1:
+            return []
+        return [name % number for number in range(first, last + (1 if step > 0 else -1), step)[: slices or None]]
     except (ValueError, TypeError):
         return []
 
