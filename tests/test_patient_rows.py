@@ -17,7 +17,13 @@ from prognosis_dask.cohort.case import Case
 from prognosis_dask.cohort.summary import IndexSummary
 from prognosis_dask.config.job import ModelSection
 from prognosis_dask.errors import Code, StatisticsError
-from prognosis_dask.features.dataset import build_features, constant_warnings, twin_warnings, write_features
+from prognosis_dask.features.dataset import (
+    build_features,
+    constant_warnings,
+    said_of_twins,
+    twin_warnings,
+    write_features,
+)
 from prognosis_dask.features.stage import Columns
 from prognosis_dask.modelling.data.reading import ReadTable, find_tables, read_tables
 from prognosis_dask.modelling.data.sources import dataset_source
@@ -321,6 +327,11 @@ def test_patients_with_the_same_features_are_told_as_one_scan_under_several_ids(
     (warning,) = twin_warnings(dataset)
     assert (warning.code, warning.severity) == (Code.PATIENTS_MIXED, "warning")
     assert warning.reason.startswith("the patients P05, P20 have the same 12 features of CT: one scan under several")
+    assert said_of_twins([warning]) == [warning.reason]
+    (said,) = said_of_twins([warning] * 150)
+    assert said.startswith(
+        "150 groups of patients with the same features, listed in problems.csv; first: the patients P05"
+    )
     assert twin_warnings(make_dataset([*cases, *cases[:1]][:6])) == [], "two features may be the same by chance"
 
 

@@ -259,6 +259,14 @@ def twin_warnings(dataset: xr.Dataset) -> list[Problem]:
     ]
 
 
+def said_of_twins(twins: Sequence[Problem]) -> list[str]:
+    """What the terminal says of :func:`twin_warnings`: a cohort exported twice has as many groups as patients."""
+    if len(twins) < 2:
+        return [one.reason for one in twins]
+    groups = f"{count(len(twins), 'group')} of patients with the same features, listed in problems.csv"
+    return [f"{groups}; first: {twins[0].reason}"]
+
+
 _CHUNK_CASES = 4096
 _BLOCK_CASES = 256
 

@@ -39,6 +39,7 @@ from prognosis_dask.features.dataset import (
     build_features,
     constant_warnings,
     read_features,
+    said_of_twins,
     twin_warnings,
     write_features,
 )
@@ -314,10 +315,11 @@ def _features(job: Job, at: RunContext, *, model: bool = False) -> tuple[RunReco
     dataset = build_features(cases, loaded.columns(cases), results, record.provenance())
     write_features(dataset, at.folder)
     record.write(at.folder)
-    doubts = [*constant_warnings(dataset), *twin_warnings(dataset)]
+    constant, twins = constant_warnings(dataset), twin_warnings(dataset)
+    doubts = [*constant, *twins]
     write_problems(at.folder / "problems.csv", [*found, *doubts])
-    for warning in doubts:
-        at.say(warning.reason)
+    for said in [*(warning.reason for warning in constant), *said_of_twins(twins)]:
+        at.say(said)
     _tell_problems([*found, *doubts], at.folder, at.say)
     return record, dataset
 
