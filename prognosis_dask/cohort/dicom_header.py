@@ -242,9 +242,9 @@ def _values(header: Dataset) -> dict[str, object]:
     unscaled = header.get("RescaleSlope") is None  # empty counts as absent
     tables = (header.get("ModalityLUTSequence") or []) if unscaled else []  # the pixels go through it then
     if header.Modality == "PT":
-        pet, intercept = pet_header(header), float(header.get("RescaleIntercept") or 0)
+        pet, intercept = pet_header(header), header.get("RescaleIntercept") or 0
         said = f"no RescaleSlope: the stored values are taken as {pet.units}" if unscaled else ""
-        said = said or (f"RescaleIntercept is {intercept:g}, and DICOM has 0 for PET" if intercept else "")
+        said = said or (f"RescaleIntercept is {intercept}, and DICOM has 0 for PET" if intercept != 0 else "")
         found: dict[str, object] = {"units": pet.units, "pet": pet}
     elif header.Modality == "CT":
         source, name = (tables[0], "ModalityLUTType") if tables else (header, "RescaleType")
