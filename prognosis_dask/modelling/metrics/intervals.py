@@ -1,6 +1,8 @@
 """Bootstrap intervals that draw patients: all cases of a patient are drawn together, the fitted models are kept.
 
-They show how uncertain a figure is because so many patients were tested, not what another training would have given.
+They show how uncertain a figure is given the number of patients tested, not what another training would have given. The
+interval of a validated figure, such as the C-index's ``lower`` and ``upper``, counts both:
+:mod:`prognosis_dask.modelling.validation.halves`.
 """
 
 from __future__ import annotations
