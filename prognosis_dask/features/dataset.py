@@ -24,7 +24,7 @@ import zarr
 from prognosis_dask.arrays import AnyArray, FloatArray
 from prognosis_dask.cohort.case import Case
 from prognosis_dask.errors import Code, Problem, StoreError, count
-from prognosis_dask.features.registry import COVARIATE, check_dataset, families, spec_of, stages, variables
+from prognosis_dask.features.registry import COVARIATE, check_dataset, families_in, spec_of, stages, variables
 from prognosis_dask.features.stage import Columns, Family, Stage, VariableSpec
 from prognosis_dask.publish import publish_folder, staging
 from prognosis_dask.storage.ledger import TaskResult
@@ -195,9 +195,7 @@ def constant_warnings(dataset: xr.Dataset) -> list[Problem]:
         A run's features.
     """
     found = []
-    for family in families():
-        if family.name not in dataset:
-            continue
+    for family in families_in(dataset):
         values = np.asarray(dataset[family.name].values, dtype=float)
         names = dataset[family.names.name].values
         for modality in sorted(set(map(str, dataset["modality"].values))):
@@ -237,7 +235,7 @@ def twin_warnings(dataset: xr.Dataset) -> list[Problem]:
     dataset
         A run's features.
     """
-    measured = [np.asarray(dataset[one.name].values, dtype=float) for one in families() if one.name in dataset]
+    measured = [np.asarray(dataset[one.name].values, dtype=float) for one in families_in(dataset)]
     if not measured:
         return []
     rows = np.concatenate([values.reshape(len(values), -1) for values in measured], axis=1)

@@ -261,6 +261,11 @@ def families() -> list[Family]:
     return [stage.family for stage in STAGES if stage.family]
 
 
+def families_in(dataset: xr.Dataset) -> list[Family]:
+    """The families that a dataset has, in that order."""
+    return [family for family in families() if family.name in dataset]
+
+
 def came_through(
     stages: Collection[Stage], results: Mapping[str, Mapping[str, TaskResult]]
 ) -> dict[str, dict[str, TaskResult]]:

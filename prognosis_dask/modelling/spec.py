@@ -14,7 +14,7 @@ from prognosis_dask.config.job import EventCodes, Halves, ModelSection, Rows, Se
 from prognosis_dask.config.reading import build, expect, override, read_toml
 from prognosis_dask.errors import StatisticsError, count, expect_kind
 from prognosis_dask.modelling.data.endpoint import Classes, Survival
-from prognosis_dask.modelling.data.families import image_families, kind_of
+from prognosis_dask.modelling.data.families import is_of_images
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.procedure import Procedure
 from prognosis_dask.modelling.selectors import NEED_LABEL
@@ -245,8 +245,8 @@ def default_procedures(table: FeatureTable) -> dict[str, Procedure]:
     """
     learner = "logistic" if isinstance(table.endpoint, Classes) else "cox"
     families = list(dict.fromkeys(table.families))
-    images = [family for family in families if kind_of(family) in image_families()]
-    others = [family for family in families if kind_of(family) not in image_families()]
+    images = [family for family in families if is_of_images(family)]
+    others = [family for family in families if not is_of_images(family)]
     found = {family: Procedure((family,), selector="", learner=learner) for family in others}
     if {"volume", "stage"} <= set(others):
         found["stage and volume"] = Procedure(("stage", "volume"), selector="", learner=learner)

@@ -24,7 +24,7 @@ from prognosis_dask.config.job import ImageSection
 from prognosis_dask.errors import CaseError, Code
 from prognosis_dask.features.dataset import read_features
 from prognosis_dask.features.guard import Stopwatch, guarded
-from prognosis_dask.features.registry import NETWORKS, families
+from prognosis_dask.features.registry import NETWORKS, families_in
 from prognosis_dask.imaging.load import load_roi, unit_of
 from prognosis_dask.imaging.roi import grid_of
 from prognosis_dask.imaging.series import series_grid
@@ -324,8 +324,8 @@ def _model(result: Mapping[str, Any]) -> AlgorithmIdentification:
 def _measurements(listing: SeriesListing, context: DicomTask) -> Iterator[Measurement]:
     dataset = read_features(context.run)
     own = "" if context.brain else unit_of(listing, context.image)
-    for family in families():
-        if family.name in NETWORKS or family.name not in dataset:  # a network's features have no meaning of their own
+    for family in families_in(dataset):
+        if family.name in NETWORKS:  # a network's features have no meaning of their own
             continue
         names = dataset[str(dataset[family.name].dims[1])].values
         held = family.units.name if family.units else ""

@@ -19,8 +19,9 @@ from prognosis_dask.config.job import GradeSection, Job, ModelSection, digest
 from prognosis_dask.errors import BucketError, CaseError, JobError, StatisticsError, StoreError, WeightsError, count
 from prognosis_dask.execution.record import recorded_job
 from prognosis_dask.features.dataset import read_features
+from prognosis_dask.features.registry import families
 from prognosis_dask.modelling.data.endpoint import Classes
-from prognosis_dask.modelling.data.families import computed_families, measured_families
+from prognosis_dask.modelling.data.families import computed_families
 from prognosis_dask.modelling.data.network_features import FAMILY, FILE, NetworkFeatures
 from prognosis_dask.modelling.data.sources import Source, dataset_source
 from prognosis_dask.modelling.estimators import learner_for
@@ -69,8 +70,7 @@ def check_grade(job: Job) -> None:
 
 def _families() -> tuple[str, ...]:
     """What a grade is learnt from besides its network, in the order of the comparison: all that a run measures."""
-    few = [name for name in measured_families() if name not in (*computed_families(), "volume")]
-    return (*few, "clinical", *computed_families())
+    return (*(family.name for family in families() if family.handful), "clinical", *computed_families())
 
 
 def fit_grade(

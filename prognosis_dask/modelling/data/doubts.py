@@ -18,7 +18,7 @@ from prognosis_dask.cohort.clinical import key
 from prognosis_dask.errors import count
 from prognosis_dask.modelling.data.columns import MOST_LEVELS, OTHER, Encoding, SourceColumn, level_key, stage_rank
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
-from prognosis_dask.modelling.data.families import measured_families
+from prognosis_dask.modelling.data.families import is_measured
 
 #: In years.
 _OLDEST = 122
@@ -380,7 +380,7 @@ def course_notes(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpoin
     owner = [encoding for encoding in encodings for _ in encoding.features]
     notes: dict[str, str] = {}
     for encoding, values in zip(owner, X.T, strict=True):
-        if encoding.family in (*measured_families(), "features") or encoding.column in notes:
+        if is_measured(encoding.family) or encoding.column in notes:
             continue
         why = _grows(values, endpoint) or _all_have_it(values, endpoint.event)
         if why:

@@ -40,7 +40,7 @@ from prognosis_dask.modelling.data.doubts import (
     slip_of_pen_notes,
     spelling_notes,
 )
-from prognosis_dask.modelling.data.families import computed_families, family_of, image_families, kind_of, plain_family
+from prognosis_dask.modelling.data.families import computed_families, family_of, is_of_images, kind_of, plain_family
 from prognosis_dask.modelling.data.outcomes import Outcomes
 from prognosis_dask.modelling.data.sources import Source, matching
 from prognosis_dask.modelling.spec import ColumnRule, ModelSpec
@@ -120,7 +120,7 @@ def learn_encodings(
             if name not in spec.column and (reason := _not_a_feature(source, name)):
                 left_out[reason[0]].append(reason[1])
                 continue
-            if family not in needed and kind_of(family) in image_families():
+            if family not in needed and is_of_images(family):
                 continue
             column = with_missing(columns[place, name], spec)
             made = _encoding(column, family, rule, lenient=family not in needed)
@@ -134,7 +134,7 @@ def learn_encodings(
             notes += _not_logged(column, made, rule)
             if kind_of(family) not in computed_families() and not made.levels:
                 coded += [column] * (has_codes := len(far_codes(column)[0]) > 0)
-                if kind_of(family) not in image_families():
+                if not is_of_images(family):
                     notes += slip_notes(column) or ([] if has_codes else apart_notes(column))
                     notes += kinds_notes(column) + age_notes(column) + design_notes(column)
                     notes += (serial_date_notes(column) or row_name_notes(column)) + share_notes(column)
@@ -171,7 +171,7 @@ def _not_a_feature(source: Source, name: str) -> tuple[str, str] | None:
     if tells_the_outcome(name):
         return _OUTCOME_LIKE, name
     family = family_of(name)
-    if name in source.families or kind_of(family) in image_families():
+    if name in source.families or is_of_images(family):
         return None
     column = source.columns[name]
     texts = [] if isinstance(column.cells, np.ndarray) else column.cells
@@ -267,7 +267,7 @@ def _indicators(columns: Columns, encodings: Sequence[Encoding]) -> list[Encodin
     by_name = {name: column for (_, name), column in columns.items()}
     made = []
     for encoding in encodings:
-        if kind_of(encoding.family) in image_families():
+        if is_of_images(encoding.family):
             continue
         indicator = replace(
             encoding,

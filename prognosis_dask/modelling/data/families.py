@@ -81,6 +81,20 @@ def plain_family(names: Sequence[str]) -> str:
     return "clinical" if few and not measured else "features"
 
 
+def is_of_images(family: str) -> bool:
+    """Whether a family, with or without its modality, is one of many columns made from images.
+
+    >>> is_of_images("radiomics CT"), is_of_images("size"), is_of_images("clinical")
+    (True, False, False)
+    """
+    return kind_of(family) in image_families()
+
+
+def is_measured(family: str) -> bool:
+    """Whether a family is measured on an image, or holds features whose names say nothing."""
+    return family in (*measured_families(), "features")
+
+
 def kind_of(family: str) -> str:
     """A family without the modality and region that it was measured on.
 

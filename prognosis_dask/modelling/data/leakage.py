@@ -33,7 +33,7 @@ from prognosis_dask.cohort.endpoints import DAYS, as_option, unit_of
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes, Endpoint, Survival
-from prognosis_dask.modelling.data.families import measured_families
+from prognosis_dask.modelling.data.families import is_measured
 from prognosis_dask.modelling.metrics.concordance import concordance
 
 #: Above this C-index a column by itself is suspected.
@@ -126,7 +126,7 @@ def immortal_notes(encodings: Sequence[Encoding], X: FloatArray, endpoint: Endpo
     owner = [encoding for encoding in encodings for _ in encoding.features]
     notes: dict[str, str] = {}
     for encoding, values in zip(owner, X.T, strict=True):
-        if encoding.family in (*measured_families(), "features") or len(np.unique(values[np.isfinite(values)])) != 2:
+        if is_measured(encoding.family) or len(np.unique(values[np.isfinite(values)])) != 2:
             continue
         has = values == np.nanmax(values)
         if has.sum() < _FEWEST_EVENTS:
@@ -222,8 +222,7 @@ def _of_differences(
     numbers = [
         at
         for at, one in enumerate(encodings)
-        if at not in known
-        and not (one.levels or one.log or one.family in measured_families() or one.family == "features")
+        if at not in known and not (one.levels or one.log or is_measured(one.family))
     ]
     pairs = [(i, j) for place, i in enumerate(numbers) for j in numbers[:place]]
     if not pairs or len(numbers) > _MOST_PAIRED:

@@ -13,7 +13,7 @@ import numpy as np
 from prognosis_dask.arrays import FloatArray
 from prognosis_dask.cohort.clinical import key, patient_key, read_rows
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.features.registry import COVARIATE, families, variables
+from prognosis_dask.features.registry import COVARIATE, families_in, variables
 from prognosis_dask.modelling.data.columns import number, tells_the_outcome
 from prognosis_dask.modelling.data.families import family_of
 from prognosis_dask.tables.headings import no_property
@@ -159,10 +159,9 @@ def _from_run(path: Path) -> Measurement:
 
     dataset = read_features(path)
     blocks = [(np.asarray(dataset["volume_ml"].values, dtype=float)[:, None], ["volume_ml"], "volume")]
-    for family in families():
-        if family.name in dataset:
-            names = list(dataset[family.names.name].values)
-            blocks.append((np.asarray(dataset[family.name].values, dtype=float), names, family.name))
+    for family in families_in(dataset):
+        names = list(dataset[family.names.name].values)
+        blocks.append((np.asarray(dataset[family.name].values, dtype=float), names, family.name))
     return Measurement(
         np.concatenate([block for block, _, _ in blocks], axis=1),
         tuple(str(name) for _, names, _ in blocks for name in names),

@@ -19,7 +19,7 @@ from prognosis_dask.arrays import BoolArray, IntArray
 from prognosis_dask.cohort.clinical import patient_key
 from prognosis_dask.errors import StatisticsError, count
 from prognosis_dask.modelling.data.columns import Encoding, SourceColumn, unit_of
-from prognosis_dask.modelling.data.families import family_of, image_families, kind_of, measured_families
+from prognosis_dask.modelling.data.families import family_of, image_families, is_of_images, measured_families
 from prognosis_dask.modelling.data.feature_origin import origin_of
 from prognosis_dask.modelling.data.sources import Source
 
@@ -184,7 +184,7 @@ def _as_known(
 def _as_ever(source: Source, modalities: Sequence[str], known: Sequence[Encoding]) -> Source:
     """For a model that does not say on what it was fitted, since it is older than that or has no image features."""
     several = sorted(set(modalities))
-    if len(several) > 1 and any(kind_of(encoding.family) in image_families() for encoding in known):
+    if len(several) > 1 and any(is_of_images(encoding.family) for encoding in known):
         raise StatisticsError(
             f"the model does not say of which modality its features are, and {source.where} has {', '.join(several)}: "
             "fit it again"

@@ -25,7 +25,7 @@ from prognosis_dask.modelling.data.encoding import (
     with_missing,
 )
 from prognosis_dask.modelling.data.endpoint import Endpoint, Survival
-from prognosis_dask.modelling.data.families import image_families, kind_of
+from prognosis_dask.modelling.data.families import is_of_images
 from prognosis_dask.modelling.data.found_endpoint import endpoint_columns, no_endpoint, with_published
 from prognosis_dask.modelling.data.leakage import expect_no_leaks, immortal_notes, site_notes
 from prognosis_dask.modelling.data.outcomes import Outcomes, read_outcomes
@@ -358,7 +358,7 @@ def _faults(
     for family, without in absent.items():
         for row in np.flatnonzero(without):
             no_case[row] = no_case[row] or f"no {family.partition(' ')[2]} case"
-    for family in dict.fromkeys(name for name in families if kind_of(name) in image_families()):
+    for family in dict.fromkeys(name for name in families if is_of_images(name)):
         of_family = np.array([name == family for name in families])
         if of_family.any():
             for row in np.flatnonzero(np.isnan(X[:, of_family]).all(axis=1)):

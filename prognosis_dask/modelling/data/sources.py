@@ -16,8 +16,7 @@ from prognosis_dask.arrays import BoolArray
 from prognosis_dask.cohort.clinical import find_column, key, patient_key
 from prognosis_dask.cohort.collections import COLLECTIONS
 from prognosis_dask.errors import StatisticsError
-from prognosis_dask.features.registry import COVARIATE
-from prognosis_dask.features.registry import families as declared_families
+from prognosis_dask.features.registry import COVARIATE, families_in
 from prognosis_dask.modelling.data.columns import SourceColumn, number
 from prognosis_dask.modelling.spec import TableFile
 from prognosis_dask.tables.file import Cells, read_cells
@@ -183,9 +182,7 @@ def dataset_source(dataset: xr.Dataset, where: str) -> Source:
     columns: dict[str, SourceColumn] = {}
     families: dict[str, str] = {}
     failed: dict[str, BoolArray] = {}
-    for family in declared_families():
-        if family.name not in dataset:
-            continue
+    for family in families_in(dataset):
         dimension = str(dataset[family.name].dims[1])
         values = np.asarray(dataset[family.name].values, dtype=float)
         named = family.units.name if family.units else ""

@@ -12,7 +12,7 @@ import numpy as np
 from prognosis_dask.arrays import BoolArray, FloatArray
 from prognosis_dask.modelling.data.columns import Encoding
 from prognosis_dask.modelling.data.endpoint import Classes
-from prognosis_dask.modelling.data.families import image_families, kind_of
+from prognosis_dask.modelling.data.families import is_of_images
 from prognosis_dask.modelling.data.table import FeatureTable
 from prognosis_dask.modelling.table_spec import Row
 
@@ -41,12 +41,12 @@ def table1_rows(table: FeatureTable, encodings: Sequence[Encoding]) -> list[Row]
     rows = _counts(table, groups)
     position = {name: i for i, name in enumerate(table.features)}
     for encoding in encodings:
-        if kind_of(encoding.family) in image_families() or encoding.features[0] not in position:
+        if is_of_images(encoding.family) or encoding.features[0] not in position:
             continue
         values = table.X[:, [position[name] for name in encoding.features]]
         rows += _levels(encoding, values, groups) if encoding.levels else [_number(encoding, values[:, 0], groups)]
     # families of hundreds of columns: one row each, not one per feature
-    for family in [name for name in dict.fromkeys(table.families) if kind_of(name) in image_families()]:
+    for family in [name for name in dict.fromkeys(table.families) if is_of_images(name)]:
         columns = [i for i, name in enumerate(table.families) if name == family]
         missing = int(np.isnan(table.X[:, columns]).any(axis=1).sum())
         rows.append(_row(family, f"{len(columns)} features", "", dict.fromkeys(groups, ""), missing))

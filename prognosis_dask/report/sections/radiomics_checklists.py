@@ -16,7 +16,7 @@ from typing import Any
 from prognosis_dask.errors import count
 from prognosis_dask.features.registry import DEEP, DEEP_2, IBSI, RADIOMICS
 from prognosis_dask.features.stage import TOLD
-from prognosis_dask.modelling.data.families import image_families, kind_of
+from prognosis_dask.modelling.data.families import is_of_images
 from prognosis_dask.modelling.folder import known_json
 from prognosis_dask.report.content import Answer, Block, Heading, Items, Text, filled_in, item_table
 from prognosis_dask.report.read import RunFolder
@@ -128,7 +128,7 @@ def uses_images(run: RunFolder) -> bool:
     """Whether CLEAR and METRICS apply: a run of images, or models of image features."""
     frozen = run.model.frozen if run.model is not None else None
     encodings = frozen.encodings if frozen else ()
-    return bool(run.info) or any(kind_of(one.family) in image_families() for one in encodings)
+    return bool(run.info) or any(is_of_images(one.family) for one in encodings)
 
 
 def clear_answers(run: RunFolder, tripod: Mapping[str, Answer]) -> dict[str, Answer]:
@@ -290,7 +290,7 @@ def without_images(run: RunFolder) -> str:
     plain = [
         name
         for name, own in procedures.items()
-        if own.get("families") and not any(kind_of(family) in image_families() for family in own["families"])
+        if own.get("families") and not any(is_of_images(family) for family in own["families"])
     ]
     if not plain or len(plain) == len(procedures):
         return ""
